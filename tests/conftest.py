@@ -1,0 +1,26 @@
+"""What every test runs under: float64, checked shapes and types, the same examples every time."""
+
+import os
+
+import jax
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_enable_x64", True)
+
+# BILEVAX_TYPECHECK=0 runs the tests without the checks of shapes and types, which is faster.
+if os.environ.get("BILEVAX_TYPECHECK", "1") != "0":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("bilevax", "beartype.beartype")
+
+# No deadline: the first call of a compiled function takes as long as its compilation.
+settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=25,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("deterministic")
