@@ -1,0 +1,145 @@
+"""Linear systems of one policy: (I - discount P_pi) v = b, and its transpose.
+
+One factorisation serves every value (forward), the occupancy (transposed) and every adjoint. Small
+chains use a dense LU, or a *stale inverse*: the inverse of a nearby policy's matrix, used as a
+preconditioner and corrected to rounding by iterative refinement. Large sparse chains use BiCGSTAB.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._transition import AbstractPolicyKernel, DensePolicyKernel
+from ._types import Array, Float, Scalar
+
+DENSE_LIMIT = 1500
+"""Successor lists with at most this many states are solved as dense matrices."""
+
+_REFINEMENTS = 40
+_STALE = 0.3
+"""A stale inverse that leaves more than this share of a probe's residual is replaced."""
+
+
+class PolicySystem(eqx.Module):
+    """The matrix I - discount P_pi, ready to be solved against.
+
+    Both solves are differentiable in the right-hand side, the kernel and the discount, by implicit
+    differentiation: one more solve with the same factorisation.
+    """
+
+    kernel: AbstractPolicyKernel
+    discount: Scalar
+    factor: tuple[Array, Array] | None
+    inverse: Float[Array, "S S"] | None
+
+    def solve(self, b: Float[Array, " S"]) -> Float[Array, " S"]:
+        """v with v - discount P_pi v = b."""
+        return lax.custom_linear_solve(self._matvec, b, self._solve, self._solve_transposed)
+
+    def solve_transposed(self, b: Float[Array, " S"]) -> Float[Array, " S"]:
+        """m with m - discount P_pi' m = b."""
+        return lax.custom_linear_solve(
+            self._matvec_transposed, b, self._solve_transposed, self._solve
+        )
+
+    def _matvec(self, v):
+        return v - self.discount * self.kernel.apply(v)
+
+    def _matvec_transposed(self, m):
+        return m - self.discount * self.kernel.apply_transposed(m)
+
+    def _solve(self, _, b):
+        held = lax.stop_gradient(self)
+        if held.factor is not None:
+            return jax.scipy.linalg.lu_solve(held.factor, b)
+        if held.inverse is not None:
+            exact = lambda: jnp.linalg.solve(held._matrix(), b)
+            return _refine(held._matvec, lambda r: held.inverse @ r, b, exact)
+        return _krylov(held._matvec, b)
+
+    def _solve_transposed(self, _, b):
+        held = lax.stop_gradient(self)
+        if held.factor is not None:
+            return jax.scipy.linalg.lu_solve(held.factor, b, trans=1)
+        if held.inverse is not None:
+            exact = lambda: jnp.linalg.solve(held._matrix().T, b)
+            return _refine(held._matvec_transposed, lambda r: r @ held.inverse, b, exact)
+        return _krylov(held._matvec_transposed, b)
+
+    def _matrix(self):
+        return system_matrix(self.kernel, self.discount)
+
+
+def policy_system(
+    kernel: AbstractPolicyKernel, discount: Scalar, inverse: Float[Array, "S S"] | None = None
+) -> PolicySystem:
+    """The system of a policy: by stale inverse where one is given, else LU, else Krylov.
+
+    A stale inverse is tested on a probe and replaced where it no longer serves; the one in use comes
+    back as ``system.inverse`` for the next, nearby policy.
+    """
+    if inverse is not None:
+        return PolicySystem(kernel, discount, None, refreshed(kernel, discount, inverse))
+    if solves_densely(kernel):
+        matrix = lax.stop_gradient(system_matrix(kernel, discount))
+        return PolicySystem(kernel, discount, jax.scipy.linalg.lu_factor(matrix), None)
+    return PolicySystem(kernel, discount, None, None)
+
+
+def solves_densely(kernel: AbstractPolicyKernel) -> bool:
+    """Whether this chain's systems are solved with a dense factorisation."""
+    states = jax.tree.leaves(kernel)[0].shape[-2]
+    return isinstance(kernel, DensePolicyKernel) or states <= DENSE_LIMIT
+
+
+def system_matrix(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array, "S S"]:
+    """I - discount P_pi as a dense matrix."""
+    matrix = kernel.dense()
+    return jnp.eye(matrix.shape[0], dtype=matrix.dtype) - discount * matrix
+
+
+def refreshed(
+    kernel: AbstractPolicyKernel, discount: Scalar, inverse: Float[Array, "S S"]
+) -> Float[Array, "S S"]:
+    """The inverse given, or a new one where it no longer serves this policy's system."""
+    kernel, discount, inverse = lax.stop_gradient((kernel, discount, inverse))
+    size = inverse.shape[0]
+    # A fixed random sign vector: rewards would do too, but may be blind to a changed part of the chain.
+    probe = jax.random.rademacher(jax.random.key(0), (size,), inverse.dtype)
+    guess = inverse @ probe
+    residual = probe - (guess - discount * kernel.apply(guess))
+    stale = ~(jnp.max(jnp.abs(residual)) <= _STALE)
+    return lax.cond(stale, lambda: jnp.linalg.inv(system_matrix(kernel, discount)), lambda: inverse)
+
+
+def _refine(matvec, precondition, b, exact):
+    """Iterative refinement to rounding; where it stagnates above that, the exact solve."""
+    floor = 8 * jnp.finfo(b.dtype).eps * jnp.max(jnp.abs(b))
+
+    def residual_of(v):
+        r = b - matvec(v)
+        return r, jnp.max(jnp.abs(r))
+
+    def cond(carry):
+        _, _, size, previous, k = carry
+        return (size > floor) & (size < 0.7 * previous) & (k < _REFINEMENTS)
+
+    def body(carry):
+        v, r, size, _, k = carry
+        v = v + precondition(r)
+        r, new = residual_of(v)
+        return v, r, new, size, k + 1
+
+    v = precondition(b)
+    r, size = residual_of(v)
+    v, r, size, _, _ = lax.while_loop(cond, body, (v, r, size, jnp.inf * jnp.ones_like(size), 0))
+    # Near the floor rounding in the residual itself ends the descent: that is success, not stagnation.
+    accepted = size <= 1e4 * floor
+    return lax.cond(accepted, lambda: v, exact)
+
+
+def _krylov(matvec, b):
+    tolerance = 64 * jnp.finfo(b.dtype).eps
+    v, _ = jax.scipy.sparse.linalg.bicgstab(matvec, b, tol=tolerance, maxiter=10_000)
+    return v

@@ -1,0 +1,285 @@
+"""Regularised Markov decision processes and the quantities of a policy in them.
+
+    V(s)   = <pi(.|s), Q(s,.)> - tau h(pi(.|s))
+    Q(s,a) = r(s,a) + discount sum_s' P(s'|s,a) V(s')
+
+(Shen, Yang and Chen 2025; spec (M1), (M2).) Everything here is differentiable in the reward and in
+the kernel, and works under ``jit`` and ``vmap``. An ``MDP`` whose arrays carry a leading axis N is N
+independent MDPs (contexts, or followers who share a graph); arrays without that axis are shared.
+"""
+
+import functools
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._linear import PolicySystem, policy_system
+from ._regularizer import AbstractRegularizer, NegativeEntropy, Unregularized
+from ._transition import AbstractTransition, as_transition
+from ._types import Array, Bool, Float, PyTree, Scalar, ScalarLike, concrete
+
+_RANK = dict(
+    reward=2, array=3, next_state=3, probability=3, discount=0, initial=1, tau=0, available=2
+)
+
+
+class MDP(eqx.Module):
+    """A Markov decision process {S, A, r, P, discount, rho, tau h}.
+
+    Arguments:
+        reward: r(s,a), shape ``[S, A]``, or ``[N, S, A]`` for N contexts.
+        transition: P(s'|s,a) as an array ``[S, A, S]``, a ``DenseTransition`` or a
+            ``SuccessorList``. Rows may sum to less than one: the rest is termination.
+        discount: in [0, 1]. 1 is legal where some policy terminates from every state and the
+            regularised value is finite.
+        initial: rho, any nonnegative measure over states (probabilities, or demand), shape ``[S]``
+            or ``[N, S]``. Uniform probability by default; N contexts then carry 1/N each.
+        tau: weight of the regulariser, >= 0. At 0 the MDP is unregularised.
+        regularizer: ``NegativeEntropy()`` (default) or ``SquaredNorm()``.
+        available: which actions exist, boolean ``[S, A]``; ``None`` means all.
+
+    Raises ``ValueError`` on wrong shapes, and on wrong values where they can be looked at (outside
+    ``jit``).
+    """
+
+    reward: Float[Array, "*N S A"]
+    transition: AbstractTransition
+    discount: Float[Array, "*#n"]
+    initial: Float[Array, "*M S"]
+    regularizer: AbstractRegularizer
+    tau: Float[Array, "*#m"]
+    available: Bool[Array, "*K S A"] | None
+
+    def __init__(
+        self,
+        reward,
+        transition,
+        *,
+        discount: ScalarLike,
+        initial=None,
+        tau: ScalarLike = 0.0,
+        regularizer: AbstractRegularizer = NegativeEntropy(),
+        available=None,
+    ):
+        self.reward = jnp.asarray(reward)
+        self.transition = as_transition(transition)
+        dtype = self.reward.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"MDP: reward has dtype {dtype}; give floating-point numbers.")
+        if self.reward.ndim not in (2, 3) or self.reward.shape[-2:] != self.transition.shape:
+            raise ValueError(
+                f"MDP: reward has shape {self.reward.shape} but the transition is over (states, "
+                f"actions) = {self.transition.shape}; give reward as [S, A] (or [N, S, A])."
+            )
+        if initial is None:
+            mass = 1 / self.reward[..., 0].size
+            initial = jnp.full(self.reward.shape[:-1], mass, dtype)
+        self.discount = jnp.asarray(discount, dtype)
+        self.initial = jnp.asarray(initial, dtype)
+        unregularized = concrete(tau) and not np.any(np.asarray(tau))
+        self.regularizer = Unregularized() if unregularized else regularizer
+        self.tau = jnp.asarray(tau, dtype)
+        self.available = None if available is None else jnp.asarray(available, bool)
+        _check_shapes(self)
+        if concrete(jax.tree.leaves(self)):
+            _check_values(self)
+
+    @property
+    def num_states(self) -> int:
+        return self.reward.shape[-2]
+
+    @property
+    def num_actions(self) -> int:
+        return self.reward.shape[-1]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether a leading axis of contexts is present."""
+        return self.reward.ndim == 3
+
+    def induced_mdps(self, policy: Float[Array, "*N S A"]) -> "MDP":
+        """The MDP each player faces, the others' policies averaged out: with one player, itself."""
+        return self
+
+    def uniform_policy(self) -> Float[Array, "*N S A"]:
+        """Every available action with the same probability, shape of ``reward``."""
+        if self.available is None:
+            return jnp.full_like(self.reward, 1 / self.num_actions)
+        mask = jnp.broadcast_to(self.available, self.reward.shape).astype(self.reward.dtype)
+        return mask / jnp.sum(mask, axis=-1, keepdims=True)
+
+
+def per_context(function: Callable) -> Callable:
+    """``function(mdp, *trees)`` mapped over the leading axis of a stacked MDP and of each tree.
+
+    An ``MDP`` without that axis is passed through; an array shared by all contexts is not copied.
+    On a CPU contexts run one after the other (each stays in cache, and a branch taken by one is not
+    paid by all); on an accelerator side by side.
+    """
+
+    @functools.wraps(function)
+    def mapped(mdp: MDP, *trees: PyTree):
+        if not mdp.stacked:
+            return function(mdp, *trees)
+        paths, structure = jax.tree_util.tree_flatten_with_path(mdp)
+        own = [leaf.ndim > _RANK[path[-1].name] for path, leaf in paths]
+
+        def one(arguments):
+            rows, trees = arguments
+            rows = iter(rows)
+            leaves = [next(rows) if is_own else leaf for is_own, (_, leaf) in zip(own, paths)]
+            return function(jax.tree.unflatten(structure, leaves), *trees)
+
+        rows = [leaf for is_own, (_, leaf) in zip(own, paths) if is_own]
+        sequential = jax.default_backend() == "cpu"
+        return (jax.lax.map if sequential else _side_by_side)(one, (rows, trees))
+
+    return mapped
+
+
+def _side_by_side(function, arguments):
+    return jax.vmap(function)(arguments)
+
+
+class Evaluation(eqx.Module):
+    """A policy's occupancy in an MDP, and whatever values are asked for, from one factorisation.
+
+    ``mdp`` and ``policy`` are what is evaluated. With contexts every array has the leading axis.
+    """
+
+    mdp: MDP
+    policy: Float[Array, "*N S A"]
+    system: PolicySystem
+    occupancy: Float[Array, "*N S"]
+
+    @property
+    def state_action_occupancy(self) -> Float[Array, "*N S A"]:
+        """d(s,a) = E sum_t discount^t 1{s_t = s, a_t = a}, total mass rho(S)/(1-discount)."""
+        return self.occupancy[..., None] * self.policy
+
+    def expected_return(self, reward: Float[Array, "*#N S A"] | None = None) -> Scalar:
+        """sum over s,a of d(s,a) r(s,a), summed over contexts.
+
+        Without ``reward`` it is the regularised return of the MDP's own reward, V(rho).
+        """
+        if reward is not None:
+            return jnp.sum(self.state_action_occupancy * reward)
+        return jnp.sum(self.occupancy * self._own_reward())
+
+    def values(self, reward: Float[Array, "*N S A"] | None = None) -> Float[Array, "*N S"]:
+        """V(s) of ``reward`` under the policy; without it, the MDP's own regularised V."""
+        if reward is None:
+            rewards = self._own_reward()
+        else:
+            rewards = jnp.sum(self.policy * reward, axis=-1)
+        return per_context(lambda _, system, r: system.solve(r))(self.mdp, self.system, rewards)
+
+    def _own_reward(self):
+        own = jnp.sum(self.policy * self.mdp.reward, axis=-1)
+        tau = self.mdp.tau[..., None] if self.mdp.tau.ndim else self.mdp.tau
+        return own - tau * self.mdp.regularizer.value(self.policy)
+
+
+def evaluate(
+    mdp: MDP, policy: Float[Array, "*N S A"], inverse: Float[Array, "*N S S"] | None = None
+) -> Evaluation:
+    """The policy's occupancy, d = rho + discount P_pi' d, with the factorisation that gave it.
+
+    ``inverse`` is the inverse of a nearby policy's system (``evaluation.system.inverse`` of an
+    earlier call): a preconditioner that replaces the factorisation while it serves.
+    """
+
+    def one(mdp, policy, *inverse):
+        system = policy_system(mdp.transition.under(policy), mdp.discount, *inverse)
+        return system, system.solve_transposed(mdp.initial)
+
+    system, occupancy = per_context(one)(mdp, policy, *([] if inverse is None else [inverse]))
+    return Evaluation(mdp, policy, system, occupancy)
+
+
+def state_values(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
+    """V_pi(s) = E[sum_t discount^t (r - tau h)], the regularised value (spec (M1)), shape ``[S]``."""
+    return evaluate(mdp, policy).values()
+
+
+def q_values(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S A"]:
+    """Q_pi(s,a) = r(s,a) + discount E V_pi(s') (spec (M2)), shape ``[S, A]``."""
+    return action_values(mdp, state_values(mdp, policy))
+
+
+def expected_return(mdp: MDP, policy: Float[Array, "*N S A"]) -> Scalar:
+    """V_pi(rho) = sum_s rho(s) V_pi(s), summed over contexts (spec (M1))."""
+    return evaluate(mdp, policy).expected_return()
+
+
+def occupancy(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
+    """d_pi(s) = E sum_t discount^t 1{s_t = s}, s_0 from rho; mass rho(S)/(1-discount) if endless."""
+    return evaluate(mdp, policy).occupancy
+
+
+@per_context
+def action_values(mdp: MDP, values: Float[Array, " S"]) -> Float[Array, "S A"]:
+    """r(s,a) + discount sum_s' P(s'|s,a) v(s'): one step ahead of any v, shape ``[S, A]``."""
+    return mdp.reward + mdp.discount * mdp.transition.expected_next(values)
+
+
+@per_context
+def greedy_policy(mdp: MDP, q: Float[Array, "S A"]) -> Float[Array, "S A"]:
+    """argmax over pi of <pi, q_s> - tau h(pi) in every state, shape ``[S, A]``."""
+    return mdp.regularizer.greedy(q, mdp.tau, mdp.available)
+
+
+@per_context
+def soft_maximum(mdp: MDP, q: Float[Array, "S A"]) -> Float[Array, " S"]:
+    """max over pi of <pi, q_s> - tau h(pi) in every state: with ``action_values`` the Bellman operator."""
+    return mdp.regularizer.conjugate(q, mdp.tau, mdp.available)
+
+
+def _check_shapes(mdp: MDP) -> None:
+    shape = mdp.reward.shape
+    contexts = shape[:-2]
+
+    def check(name, array, base):
+        if array.shape[-len(base) :] != base or array.shape[: -len(base)] not in ((), contexts):
+            raise ValueError(
+                f"MDP: {name} has shape {array.shape}; with reward of shape {shape} it is "
+                f"{base}" + (f" or {contexts + base}." if contexts else ".")
+            )
+
+    check("initial", mdp.initial, shape[-2:-1])
+    if mdp.available is not None:
+        check("available", mdp.available, shape[-2:])
+    for name, scalar in (("discount", mdp.discount), ("tau", mdp.tau)):
+        if scalar.shape not in ((), contexts):
+            raise ValueError(f"MDP: {name} has shape {scalar.shape}; give one number.")
+
+
+def _check_values(mdp: MDP) -> None:
+    reward, discount, tau, rho = (
+        np.asarray(array) for array in (mdp.reward, mdp.discount, mdp.tau, mdp.initial)
+    )
+    if mdp.available is not None:
+        empty = ~np.asarray(mdp.available).any(-1)
+        if empty.any():
+            where = [int(i) for i in np.argwhere(empty)[0]]
+            raise ValueError(
+                f"MDP: available has no action in state {where[-1]}; every state needs at least one."
+            )
+    if not np.isfinite(reward).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(reward))[0])
+        raise ValueError(
+            f"MDP: reward{list(where)} is {reward[where]}; give finite rewards "
+            "(mask actions that do not exist with available)."
+        )
+    if not ((discount >= 0) & (discount <= 1)).all():
+        raise ValueError(f"MDP: discount is {discount}; it must lie in [0, 1].")
+    if not ((tau >= 0) & np.isfinite(tau)).all():
+        raise ValueError(f"MDP: tau is {tau}; it must be finite and at least 0.")
+    if not (np.isfinite(rho) & (rho >= 0)).all():
+        raise ValueError(
+            f"MDP: initial has the entry {rho[~(np.isfinite(rho) & (rho >= 0))][0]}; "
+            "a start measure is finite and not negative."
+        )

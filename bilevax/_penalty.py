@@ -1,0 +1,130 @@
+"""Penalties: how far a policy is from solving the lower level.
+
+Each penalty is a differentiable function of the lower level (hence of x) and of the policy. The best
+response enters as a constant: by Danskin's theorem for MDPs (spec (M7)) no derivative passes through
+the argmax, and the single ``stop_gradient`` of the method stands in ``AbstractPenalty.__call__``.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._mdp import (
+    MDP,
+    Evaluation,
+    action_values,
+    evaluate,
+    per_context,
+    soft_maximum,
+)
+from ._oracle import Response
+from ._regularizer import Unregularized
+from ._types import Array, Float, PyTree, Scalar
+
+
+class AbstractPenalty(eqx.Module):
+    """p(x, y) >= 0, zero where every player's policy is a best response."""
+
+    @abc.abstractmethod
+    def of_player(self, mdp: MDP, evaluation: Evaluation, response: Response) -> Scalar:
+        """One player's part, the response held fixed."""
+
+    def __call__(
+        self, mdps: PyTree[MDP], evaluations: PyTree[Evaluation], responses: PyTree[Response]
+    ) -> Scalar:
+        """The sum over players, differentiable in the MDPs and in the evaluated policies."""
+        responses = jax.lax.stop_gradient(responses)
+        parts = jax.tree.map(self.of_player, mdps, evaluations, responses, is_leaf=is_mdp)
+        return sum(jax.tree.leaves(parts))
+
+
+class NikaidoIsoda(AbstractPenalty):
+    """max over y' of V^{y'}(rho) - V^{y}(rho), summed over players.
+
+    With one player it is the value penalty (Shen, Yang and Chen 2025; spec (M5), gradients (M8)),
+    with two in a zero-sum game the Nikaido-Isoda gap (M12).
+
+    Attributes:
+        uniform_weight: share of the start measure spread evenly over all states, in [0, 1). The
+            value penalty sees a state as often as the policy visits it; some weight on every state
+            keeps the policy honest where it seldom goes. The certificate always uses rho itself.
+    """
+
+    uniform_weight: float = 0.0
+
+    def __check_init__(self):
+        if not 0 <= self.uniform_weight < 1:
+            raise ValueError(
+                f"NikaidoIsoda: uniform_weight is {self.uniform_weight}; it must lie in [0, 1)."
+            )
+
+    def of_player(self, mdp, evaluation, response):
+        start = _spread(mdp, self.uniform_weight)
+        if self.uniform_weight:
+            spread = eqx.tree_at(lambda m: m.initial, mdp, start)
+            inverse = evaluation.system.inverse
+            evaluation = evaluate(spread, evaluation.policy, inverse)
+        held = jax.lax.stop_gradient(eqx.tree_at(lambda m: m.initial, mdp, start))
+        d = evaluate(held, response.policy, response.inverse).occupancy
+        # V* (rho) as <rho, V> + <d, T V - V>: exact at the fixed point, and with d and V held its
+        # derivative is that of the return at the response held fixed.
+        q = action_values(mdp, response.values)
+        backup = jnp.sum(response.policy * q, -1) - _regularization(mdp, response.policy)
+        best = jnp.sum(start * response.values) + jnp.sum(d * (backup - response.values))
+        return best - evaluation.expected_return()
+
+
+class BellmanPenalty(AbstractPenalty):
+    """sum_s mu(s) [ max_pi (<pi, Q*_s> - tau h(pi)) - (<y_s, Q*_s> - tau h(y_s)) ].
+
+    The per-state regret under the *optimal* action values (Shen, Yang and Chen 2025; spec (M6),
+    gradients (M9)). It needs tau > 0. It is smaller than the value penalty by about 1/(1-discount)
+    for the same policy and wants a correspondingly larger weight.
+
+    Attributes:
+        state_weights: mu, shape ``[S]``, positive. Uniform by default, with rho's total mass.
+    """
+
+    state_weights: Float[Array, " S"] | None = None
+
+    def of_player(self, mdp, evaluation, response):
+        if isinstance(mdp.regularizer, Unregularized):
+            raise ValueError(
+                "BellmanPenalty: tau is 0; this penalty needs tau > 0 "
+                "(use NikaidoIsoda, the value penalty, or give the MDP a positive tau)."
+            )
+        mu = _spread(mdp, 1.0) if self.state_weights is None else self.state_weights
+        q = action_values(mdp, self._values_at(mdp, response))
+        current = jnp.sum(evaluation.policy * q, -1) - _regularization(mdp, evaluation.policy)
+        return jnp.sum(mu * (soft_maximum(mdp, q) - current))
+
+    @staticmethod
+    def _values_at(mdp, response):
+        # V* + (I - discount P)^-1 (T V* - V*): V at the response held fixed, as a function of x.
+        @per_context
+        def one(mdp, response):
+            backup = jnp.sum(response.policy * action_values(mdp, response.values), -1)
+            backup = backup - _regularization(mdp, response.policy)
+            held = jax.lax.stop_gradient(mdp)
+            system = evaluate(held, response.policy, response.inverse).system
+            return response.values + system.solve(backup - response.values)
+
+        return one(mdp, response)
+
+
+def is_mdp(node: object) -> bool:
+    """Where a tree of players ends."""
+    return isinstance(node, MDP)
+
+
+def _spread(mdp, share):
+    """rho with ``share`` of each context's mass spread evenly over its states."""
+    mass = jnp.sum(mdp.initial, axis=-1, keepdims=True)
+    return (1 - share) * mdp.initial + share * mass / mdp.num_states
+
+
+def _regularization(mdp, policy):
+    tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
+    return tau * mdp.regularizer.value(policy)

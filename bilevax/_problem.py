@@ -1,0 +1,211 @@
+"""Bilevel problems: what is minimised, and which lower level answers.
+
+    min over x in X and y of f(x, y)   subject to   y solves the lower level at x      (spec (M3))
+
+Anything with ``upper``, ``lower`` and ``project`` is a problem; there is nothing to subclass.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._mdp import MDP, Evaluation
+from ._regularizer import AbstractRegularizer, NegativeEntropy, sparsemax
+from ._types import Array, Float, PyTree, Scalar, ScalarLike
+
+
+class Problem(Protocol):
+    """What a solver needs of a bilevel problem whose model is known."""
+
+    def upper(self, x: PyTree, policy: PyTree, evaluation: PyTree[Evaluation]) -> Scalar:
+        """f(x, policy), minimised."""
+        ...
+
+    def lower(self, x: PyTree) -> Any:
+        """The lower level at x: an ``MDP``, a tuple of them, or a game."""
+        ...
+
+    def project(self, x: PyTree) -> PyTree:
+        """The Euclidean projection onto X."""
+        ...
+
+
+def unconstrained(x: PyTree) -> PyTree:
+    """x itself: the projection onto the whole space."""
+    return x
+
+
+class BilevelProblem(eqx.Module):
+    """A bilevel problem from two functions.
+
+    Arguments:
+        upper: ``upper(x, policy, evaluation) -> scalar``, minimised. ``evaluation`` hands over
+            expected returns, values and occupancies of the policy at x from the factorisation that
+            the solver already has (see ``Evaluation``).
+        lower: ``lower(x) -> MDP`` (or a tuple of MDPs, or a game).
+        project: the projection onto X; see ``optax.projections`` for boxes, simplices and balls.
+
+    Keep large arrays out of closures: an ``equinox.Module`` with a ``__call__`` serves as a function
+    and hands its arrays to the compiler as arguments rather than as constants.
+    """
+
+    upper: Callable[..., Scalar]
+    lower: Callable[..., Any]
+    project: Callable[[PyTree], PyTree] = unconstrained
+
+
+class AbstractParameterization(eqx.Module):
+    """How a leader's variable x becomes a policy ``[S, A]``."""
+
+    def policy(self, x: Float[Array, "S A"]) -> Float[Array, "S A"]:
+        raise NotImplementedError
+
+    def project(self, x: Float[Array, "S A"]) -> Float[Array, "S A"]:
+        raise NotImplementedError
+
+
+class Softmax(AbstractParameterization):
+    """x are logits, unconstrained."""
+
+    def policy(self, x):
+        return jax.nn.softmax(x, axis=-1)
+
+    def project(self, x):
+        return x
+
+
+class Simplex(AbstractParameterization):
+    """x is the policy itself, projected onto the simplex in every state."""
+
+    def policy(self, x):
+        return x
+
+    def project(self, x):
+        return sparsemax(x)
+
+
+class StackelbergGame(eqx.Module):
+    """A leader who commits to a policy, and a follower who answers optimally.
+
+    Both act in P(s'|s, a_l, a_f). The upper level minimises -V_leader(rho), unregularised; the
+    follower maximises its own regularised return (Shen, Yang and Chen 2025, section 2; spec
+    application 1). Build one with ``simultaneous`` (the follower knows the leader's policy) or
+    ``sequential`` (the follower also sees the leader's action before it moves; its MDP lives on
+    pairs (s, a_l), flattened to S * A_l states, see ``follower_policy``).
+
+    Attributes:
+        leader_reward, follower_reward: shape ``[S, L, A]`` (leader's actions L, follower's A).
+        kernel: P(s'|s, a_l, a_f), shape ``[S, L, A, S]``; rows may sum to less than one.
+        discount, initial, tau, regularizer: as in ``MDP``; tau regularises the follower only.
+        sees_action: whether play is sequential.
+        parameterization: ``Softmax()`` (x are the leader's logits ``[S, L]``) or ``Simplex()`` (x is
+            the leader's policy).
+    """
+
+    leader_reward: Float[Array, "S L A"]
+    follower_reward: Float[Array, "S L A"]
+    kernel: Float[Array, "S L A S"]
+    discount: Scalar
+    initial: Float[Array, " S"]
+    tau: Scalar
+    regularizer: AbstractRegularizer
+    parameterization: AbstractParameterization
+    sees_action: bool = eqx.field(static=True)
+
+    @classmethod
+    def simultaneous(cls, leader_reward, follower_reward, kernel, **options) -> "StackelbergGame":
+        """Both move at once: the follower averages over the leader's policy."""
+        return _stackelberg(cls, leader_reward, follower_reward, kernel, False, **options)
+
+    @classmethod
+    def sequential(cls, leader_reward, follower_reward, kernel, **options) -> "StackelbergGame":
+        """The follower sees the leader's action before it moves."""
+        return _stackelberg(cls, leader_reward, follower_reward, kernel, True, **options)
+
+    def leader_policy(self, x: Float[Array, "S L"]) -> Float[Array, "S L"]:
+        """pi_x(a_l|s)."""
+        return self.parameterization.policy(x)
+
+    def follower_policy(self, policy: Float[Array, "Z A"]) -> Float[Array, "..."]:
+        """pi_y(a_f|s) as ``[S, A]``, or pi_y(a_f|s, a_l) as ``[S, L, A]`` in sequential play."""
+        return policy.reshape(self.leader_reward.shape) if self.sees_action else policy
+
+    def lower(self, x: Float[Array, "S L"]) -> MDP:
+        """The follower's MDP, the leader's policy averaged into reward and kernel."""
+        leader = self.leader_policy(x)
+        options = dict(discount=self.discount, tau=self.tau, regularizer=self.regularizer)
+        if not self.sees_action:
+            reward = jnp.einsum("sl,sla->sa", leader, self.follower_reward)
+            kernel = jnp.einsum("sl,slat->sat", leader, self.kernel)
+            return MDP(reward, kernel, initial=self.initial, **options)
+        states, leads, follows = self.follower_reward.shape
+        pairs = states * leads
+        # (s, a_l) -> (s', a_l'): the leader draws its next action on arrival.
+        kernel = self.kernel[..., None] * leader
+        return MDP(
+            self.follower_reward.reshape(pairs, follows),
+            kernel.reshape(pairs, follows, pairs),
+            initial=(self.initial[:, None] * leader).reshape(pairs),
+            **options,
+        )
+
+    def upper_reward(self, x: Float[Array, "S L"]) -> Float[Array, "Z A"]:
+        """The leader's reward as the follower's MDP sees it: ``[S, A]`` or ``[S * L, A]``."""
+        if self.sees_action:
+            return self.leader_reward.reshape(-1, self.leader_reward.shape[-1])
+        return jnp.einsum("sl,sla->sa", self.leader_policy(x), self.leader_reward)
+
+    def upper(self, x: Float[Array, "S L"], policy, evaluation: Evaluation) -> Scalar:
+        """-V_leader(rho)."""
+        return -evaluation.expected_return(self.upper_reward(x))
+
+    def project(self, x: Float[Array, "S L"]) -> Float[Array, "S L"]:
+        """The projection that the parameterisation asks for."""
+        return self.parameterization.project(x)
+
+
+def _stackelberg(
+    cls,
+    leader_reward,
+    follower_reward,
+    kernel,
+    sees_action: bool,
+    *,
+    discount: ScalarLike,
+    initial=None,
+    tau: ScalarLike = 0.0,
+    regularizer: AbstractRegularizer = NegativeEntropy(),
+    parameterization: AbstractParameterization = Softmax(),
+):
+    leader_reward, follower_reward, kernel = map(
+        jnp.asarray, (leader_reward, follower_reward, kernel)
+    )
+    if leader_reward.ndim != 3 or follower_reward.shape != leader_reward.shape:
+        raise ValueError(
+            f"StackelbergGame: leader_reward has shape {leader_reward.shape} and follower_reward "
+            f"{follower_reward.shape}; give both as [S, leader actions, follower actions]."
+        )
+    states, leads, follows = leader_reward.shape
+    if kernel.shape != (states, leads, follows, states):
+        raise ValueError(
+            f"StackelbergGame: kernel has shape {kernel.shape}; with these rewards it is "
+            f"{(states, leads, follows, states)}."
+        )
+    # Construct both players' flattened MDPs once: their checks name a faulty entry.
+    flat = kernel.reshape(states, leads * follows, states)
+    for reward in (leader_reward, follower_reward):
+        checked = MDP(reward.reshape(states, -1), flat, discount=discount, initial=initial, tau=tau)
+    return cls(
+        leader_reward=leader_reward,
+        follower_reward=follower_reward,
+        kernel=kernel,
+        discount=checked.discount,
+        initial=checked.initial,
+        tau=jnp.asarray(tau, leader_reward.dtype),
+        regularizer=checked.regularizer if not checked.tau.any() else regularizer,
+        parameterization=parameterization,
+        sees_action=sees_action,
+    )

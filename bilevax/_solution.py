@@ -1,0 +1,54 @@
+"""What ``solve`` gives back."""
+
+from typing import Any
+
+import equinox as eqx
+
+from ._types import Array, PyTree, Scalar
+
+
+class RESULTS(eqx.Enumeration):
+    """How a solve ended; each member is the message, and says what to do next."""
+
+    successful = ""
+    max_steps_reached = (
+        "the gradient norm is still above tol: raise max_steps, continue from this solution's "
+        "state, or loosen tol"
+    )
+    infeasible = (
+        "the certified lower-level gap is above gap_tol: raise the penalty weight (or its final "
+        "value), take more steps, or loosen gap_tol"
+    )
+    nonfinite = (
+        "a value or gradient became infinite or NaN; x and policy are the last finite ones: lower "
+        "the step size, or check that the lower level's value is finite at this x"
+    )
+
+
+class Solution(eqx.Module):
+    """An answer with its certificate.
+
+    Attributes:
+        x: the upper variable.
+        policy: the lower level's policy, in the tree structure of its players.
+        upper_value: f(x, policy), minimised.
+        best_response_value: F(x) = f(x, pi*_x), f at the exact best response.
+        gap: an upper bound on the lower level's gap at (x, policy): the return that the players
+            could still gain, rho-weighted. Never from the solver's own oracle.
+        relative_gap: ``gap`` over the scale of the optimal value, sum rho |V*|.
+        largest_loss: the largest bound per unit of start mass, over contexts and start states.
+        result: a member of ``RESULTS``; its message says what to do next.
+        stats: ``steps``, ``penalty_weight``, ``penalty``, ``gradient_norm`` at the last step.
+        state: the solver's state, from which ``solve(..., state=...)`` continues.
+    """
+
+    x: PyTree
+    policy: PyTree
+    upper_value: Scalar
+    best_response_value: Scalar
+    gap: Scalar
+    relative_gap: Scalar
+    largest_loss: Scalar
+    result: RESULTS
+    stats: dict[str, Array]
+    state: Any

@@ -1,0 +1,120 @@
+"""The only outer loop."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._exact import AbstractEstimator, Exact
+from ._problem import Problem
+from ._solution import RESULTS, Solution
+from ._solver.base import AbstractSolver, State
+from ._types import Array, Int, Key, PyTree
+
+
+def solve(
+    problem: Problem | AbstractEstimator,
+    solver: AbstractSolver,
+    x0: PyTree,
+    *,
+    policy0: PyTree | None = None,
+    key: Key | None = None,
+    state: State | None = None,
+    max_steps: int = 1000,
+    tol: float = 0.0,
+    gap_tol: float = 1e-3,
+) -> Solution:
+    """The solution of a bilevel problem from one start, with its certificate.
+
+    Arguments:
+        problem: anything with ``upper``, ``lower`` and ``project`` (``BilevelProblem``,
+            ``StackelbergGame``), or an estimator.
+        solver: ``PBRL()``, ``ImplicitGradient()``, ``IndependentGradient()``.
+        x0: the start, projected onto X first.
+        policy0: the lower level's first policy; uniform by default.
+        key: consumed by solvers that estimate; unused where the model is known.
+        state: a state to continue from, in place of ``x0``, ``policy0`` and ``key``.
+        max_steps: steps in all, those of ``state`` counted in.
+        tol: stop where the gradient's norm falls to this; 0 runs all steps.
+        gap_tol: the largest certified gap that counts as feasible, in units of return.
+
+    Works under ``jit`` and ``vmap``; compiled as one loop on its first call otherwise.
+    """
+    estimator = as_estimator(problem)
+    if state is None:
+        check_problem(problem, x0)
+        state = start(estimator, solver, x0, policy0, key)
+    state = advance(estimator, solver, state, jnp.asarray(max_steps), jnp.asarray(tol))
+    return finish(estimator, state, tol, gap_tol)
+
+
+def as_estimator(problem: Problem | AbstractEstimator) -> AbstractEstimator:
+    """The estimator itself, or the exact one of a problem whose model is known."""
+    return problem if isinstance(problem, AbstractEstimator) else Exact(problem)
+
+
+@eqx.filter_jit
+def start(
+    estimator: AbstractEstimator,
+    solver: AbstractSolver,
+    x0: PyTree,
+    policy0: PyTree,
+    key: Key | None,
+) -> State:
+    """The state before the first step, x0 projected onto X."""
+    key = jax.random.key(0) if key is None else key
+    return solver.init(estimator, estimator.project(x0), policy0, key)
+
+
+@eqx.filter_jit
+def advance(
+    estimator: AbstractEstimator,
+    solver: AbstractSolver,
+    state: State,
+    max_steps: Int[Array, ""],
+    tol: Array,
+) -> State:
+    """The state after ``max_steps`` steps in all, or where it converged or failed before."""
+
+    def cond(state):
+        small = (state.progress.gradient_norm <= tol) & solver.settled(state)
+        return (state.step < max_steps) & ~small & ~state.failed
+
+    return lax.while_loop(cond, lambda state: solver.step(estimator, state), state)
+
+
+@eqx.filter_jit
+def finish(estimator: AbstractEstimator, state: State, tol, gap_tol) -> Solution:
+    """The certified solution of a state."""
+    certificate = estimator.certify(state.x, state.policy)
+    gap = certificate.gap
+    progress = state.progress
+    finite = ~state.failed & jnp.isfinite(certificate.upper) & ~jnp.isnan(gap.absolute)
+    result = RESULTS.where(
+        (progress.gradient_norm <= tol) | (tol <= 0),
+        RESULTS.successful,
+        RESULTS.max_steps_reached,
+    )
+    result = RESULTS.where(gap.absolute <= gap_tol, result, RESULTS.infeasible)
+    result = RESULTS.where(finite, result, RESULTS.nonfinite)
+    return Solution(
+        x=state.x,
+        policy=state.policy,
+        upper_value=certificate.upper,
+        best_response_value=certificate.upper_at_best_response,
+        gap=gap.absolute,
+        relative_gap=gap.relative,
+        largest_loss=gap.largest,
+        result=result,
+        stats=dict(
+            steps=state.step,
+            penalty_weight=progress.penalty_weight,
+            penalty=progress.penalty,
+            gradient_norm=progress.gradient_norm,
+        ),
+        state=state,
+    )
+
+
+def check_problem(problem: Problem | AbstractEstimator, x0: PyTree) -> None:
+    """Builds the problem once, outside the compiler, so that its own checks can speak."""

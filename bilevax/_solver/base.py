@@ -1,0 +1,167 @@
+"""What all solvers share: the state, its progress line, and the updates of (x, policy)."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from .._exact import AbstractEstimator, Memory
+from .._types import Array, Bool, Int, Key, PyTree, Scalar
+
+
+class Progress(eqx.Module):
+    """One line of history, about the point at which the last gradient was taken.
+
+    Attributes:
+        upper_value: f(x, policy), minimised.
+        penalty: p(x, policy) by the solver's own oracle (no certificate; NaN where not computed).
+        penalty_weight: lambda (NaN for solvers without one).
+        gradient_norm: Euclidean norm of the gradient in the variables that the solver moves.
+        converged: whether every oracle met its tolerance.
+    """
+
+    upper_value: Scalar
+    penalty: Scalar
+    penalty_weight: Scalar
+    gradient_norm: Scalar
+    converged: Bool[Array, ""]
+
+
+class State(eqx.Module):
+    """A solver's state: everything needed to continue bit for bit.
+
+    Attributes:
+        x, policy: the current point.
+        update: the optimiser's state.
+        memory: warm starts.
+        weight: the penalty weight of the next step.
+        key: consumed by estimates.
+        step: steps taken.
+        failed: whether the last step was not finite; (x, policy) are then those before it.
+        progress: about the last step taken.
+    """
+
+    x: PyTree
+    policy: PyTree
+    update: PyTree
+    memory: Memory
+    weight: Scalar
+    key: Key
+    step: Int[Array, ""]
+    failed: Bool[Array, ""]
+    progress: Progress
+
+
+class AbstractUpdate(eqx.Module):
+    """How (x, policy) moves along a gradient."""
+
+    @abc.abstractmethod
+    def init(self, x: PyTree, policy: PyTree) -> PyTree:
+        """The update's state."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        estimator: AbstractEstimator,
+        x: PyTree,
+        policy: PyTree,
+        gradient: tuple[PyTree, PyTree],
+        state: PyTree,
+    ) -> tuple[PyTree, PyTree, Scalar, PyTree]:
+        """The new x and policy, the norm of the gradient in the moved variables, the state."""
+
+
+class SoftmaxLogits(AbstractUpdate):
+    """Moves x and the logits of every policy with an optax optimiser, then projects x.
+
+    The gradient in the logits is pi (g - <pi, g>) for a gradient g in the policy.
+    """
+
+    optimizer: optax.GradientTransformation
+
+    def init(self, x, policy):
+        logits = jax.tree.map(jnp.log, policy)
+        return logits, self.optimizer.init((x, logits))
+
+    def __call__(self, estimator, x, policy, gradient, state):
+        logits, inner = state
+        in_x, in_policy = gradient
+        in_logits = jax.tree.map(
+            lambda pi, g: pi * (g - jnp.sum(pi * g, -1, keepdims=True)), policy, in_policy
+        )
+        gradient = (in_x, in_logits)
+        moves, inner = self.optimizer.update(gradient, inner, (x, logits))
+        x, logits = optax.apply_updates((x, logits), moves)
+        policy = jax.tree.map(lambda z: jax.nn.softmax(z, axis=-1), logits)
+        return estimator.project(x), policy, optax.tree.norm(gradient), (logits, inner)
+
+
+class MirrorDescent(AbstractUpdate):
+    """The paper's projected gradient step (Shen, Yang and Chen 2025, algorithm 1).
+
+    x moves by ``-step_size * gradient`` and is projected onto X; each policy takes the proximal step
+    of its regulariser's geometry: Euclidean projection for the squared norm, a multiplicative step
+    (KL) for the entropy, whose gradient is unbounded at the boundary of the simplex.
+    The norm reported is the stationarity measure ||(z_k - z_{k+1}) / step_size|| (spec (M10)).
+    """
+
+    step_size: float
+
+    def init(self, x, policy):
+        return ()
+
+    def __call__(self, estimator, x, policy, gradient, state):
+        in_x, in_policy = gradient
+        step = jax.tree.map(lambda g: self.step_size * g, in_policy)
+        moved = jax.tree.map(lambda z, g: z - self.step_size * g, x, in_x)
+        new = estimator.project(moved), estimator.mirror_step(x, policy, step)
+        change = jax.tree.map(lambda old, z: (old - z) / self.step_size, (x, policy), new)
+        return *new, optax.tree.norm(change), state
+
+
+class AbstractSolver(eqx.Module):
+    """A bilevel method: frozen configuration with pure ``init`` and ``step``."""
+
+    @abc.abstractmethod
+    def init(
+        self, estimator: AbstractEstimator, x: PyTree, policy: PyTree | None, key: Key
+    ) -> State:
+        """The state before the first step, ``policy=None`` meaning the uniform one."""
+
+    @abc.abstractmethod
+    def step(self, estimator: AbstractEstimator, state: State) -> State:
+        """One step."""
+
+    @abc.abstractmethod
+    def settled(self, state: State) -> Bool[Array, ""]:
+        """Whether the solver may stop on a small gradient (its schedule has ended)."""
+
+
+def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: Memory, weight, key) -> State:
+    """The state before any step, its progress unknown (NaN)."""
+    dtype = jnp.result_type(*jax.tree.leaves(policy))
+    unknown = jnp.asarray(jnp.nan, dtype)
+    return State(
+        x=x,
+        policy=policy,
+        update=update,
+        memory=memory,
+        weight=jnp.asarray(weight, dtype),
+        key=key,
+        step=jnp.asarray(0),
+        failed=jnp.asarray(False),
+        progress=Progress(unknown, unknown, unknown, unknown, jnp.asarray(True)),
+    )
+
+
+def next_state(old: State, new: State) -> State:
+    """The new state, or the old one marked as failed where the new one is not finite."""
+    # The logits of masked actions are -inf for good, so only what is meant to be finite is tested.
+    values = (new.x, new.policy, new.progress.upper_value, new.progress.gradient_norm)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(z)) for z in jax.tree.leaves(values)]))
+    kept = jax.tree.map(
+        lambda a, b: jnp.where(finite, a, b), (new.x, new.policy), (old.x, old.policy)
+    )
+    return eqx.tree_at(lambda s: (s.x, s.policy, s.failed), new, (*kept, ~finite))

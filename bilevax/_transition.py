@@ -1,0 +1,187 @@
+"""Transition kernels P(s'|s,a) behind one interface: dense arrays and successor lists.
+
+A kernel is an operator with a transpose. Rows may sum to less than one: the missing mass is
+termination, so terminal states and episodes need no special case.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._types import Array, Float, Int, concrete
+
+
+class AbstractTransition(eqx.Module):
+    """P(s'|s,a): expected next values, and the transpose that moves mass forward."""
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(number of states, number of actions)."""
+
+    @abc.abstractmethod
+    def expected_next(self, values: Float[Array, " S"]) -> Float[Array, "S A"]:
+        """sum over s' of P(s'|s,a) v(s'), shape ``[S, A]``."""
+
+    @abc.abstractmethod
+    def under(self, policy: Float[Array, "S A"]) -> "AbstractPolicyKernel":
+        """P_pi(s'|s) = sum over a of pi(a|s) P(s'|s,a)."""
+
+
+class AbstractPolicyKernel(eqx.Module):
+    """P_pi(s'|s), the kernel of a Markov chain."""
+
+    @abc.abstractmethod
+    def apply(self, values: Float[Array, " S"]) -> Float[Array, " S"]:
+        """P_pi v."""
+
+    @abc.abstractmethod
+    def apply_transposed(self, mass: Float[Array, " S"]) -> Float[Array, " S"]:
+        """P_pi' m."""
+
+    @abc.abstractmethod
+    def dense(self) -> Float[Array, "S S"]:
+        """The kernel as a matrix."""
+
+
+class DenseTransition(AbstractTransition):
+    """A kernel stored as an array ``[S, A, S]`` (a leading axis N stacks contexts)."""
+
+    array: Float[Array, "*N S A S"]
+
+    def __init__(self, array):
+        self.array = jnp.asarray(array)
+        if self.array.ndim not in (3, 4) or self.array.shape[-1] != self.array.shape[-3]:
+            raise ValueError(
+                f"DenseTransition: array has shape {self.array.shape}; give [S, A, S] with "
+                "the next state on the last axis (one leading axis more for contexts)."
+            )
+        _check_kernel("DenseTransition", "array", self.array)
+
+    @property
+    def shape(self):
+        return self.array.shape[-3], self.array.shape[-2]
+
+    def expected_next(self, values):
+        states, actions = self.shape
+        return (self.array.reshape(states * actions, states) @ values).reshape(states, actions)
+
+    def under(self, policy):
+        return DensePolicyKernel(jnp.einsum("sa,sat->st", policy, self.array))
+
+
+class SuccessorList(AbstractTransition):
+    """A kernel with at most B successors per state and action.
+
+    ``next_state[s, a, b]`` is reached with ``probability[s, a, b]``. Unused entries carry
+    probability 0 and any valid state. Either array may carry a leading axis of contexts; the other
+    is then shared by all of them.
+    """
+
+    next_state: Int[Array, "*N S A B"]
+    probability: Float[Array, "*M S A B"]
+
+    def __init__(self, next_state, probability):
+        self.next_state = jnp.asarray(next_state)
+        self.probability = jnp.asarray(probability)
+        if self.next_state.shape[-3:] != self.probability.shape[-3:]:
+            raise ValueError(
+                f"SuccessorList: next_state has shape {self.next_state.shape} and probability "
+                f"{self.probability.shape}; give both as [S, A, B]."
+            )
+        _check_kernel("SuccessorList", "probability", self.probability)
+        if concrete(self.next_state):
+            wrong = np.asarray((self.next_state < 0) | (self.next_state >= self.shape[0]))
+            if wrong.any():
+                where = tuple(int(i) for i in np.argwhere(wrong)[0])
+                raise ValueError(
+                    f"SuccessorList: next_state{list(where)} is {int(self.next_state[where])}; "
+                    f"states are numbered 0 to {self.shape[0] - 1}."
+                )
+
+    @property
+    def shape(self):
+        return self.probability.shape[-3], self.probability.shape[-2]
+
+    def expected_next(self, values):
+        return jnp.sum(self.probability * values[self.next_state], axis=-1)
+
+    def under(self, policy):
+        states = self.shape[0]
+        weight = policy[:, :, None] * self.probability
+        return SparsePolicyKernel(self.next_state.reshape(states, -1), weight.reshape(states, -1))
+
+
+class DensePolicyKernel(AbstractPolicyKernel):
+    """P_pi as a matrix ``[S, S]``."""
+
+    matrix: Float[Array, "S S"]
+
+    def apply(self, values):
+        return self.matrix @ values
+
+    def apply_transposed(self, mass):
+        return mass @ self.matrix
+
+    def dense(self):
+        return self.matrix
+
+
+class SparsePolicyKernel(AbstractPolicyKernel):
+    """P_pi as successor lists ``[S, K]``."""
+
+    next_state: Int[Array, "S K"]
+    weight: Float[Array, "S K"]
+
+    def apply(self, values):
+        return jnp.sum(self.weight * values[self.next_state], axis=-1)
+
+    def apply_transposed(self, mass):
+        contribution = self.weight * mass[:, None]
+        return jnp.zeros_like(mass).at[self.next_state].add(contribution)
+
+    def dense(self):
+        states = self.weight.shape[0]
+        rows = jnp.arange(states)[:, None]
+        empty = jnp.zeros((states, states), self.weight.dtype)
+        return empty.at[rows, self.next_state].add(self.weight)
+
+
+def as_transition(transition) -> AbstractTransition:
+    """The kernel itself, or a dense one made from an array ``[S, A, S]``."""
+    if isinstance(transition, AbstractTransition):
+        return transition
+    return DenseTransition(transition)
+
+
+def _check_kernel(owner: str, name: str, probability: jax.Array) -> None:
+    if not jnp.issubdtype(probability.dtype, jnp.floating):
+        raise ValueError(
+            f"{owner}: {name} has dtype {probability.dtype}; give floating-point numbers."
+        )
+    if 0 in probability.shape:
+        raise ValueError(
+            f"{owner}: {name} has shape {probability.shape}; every axis needs at least one entry."
+        )
+    if not concrete(probability):
+        return
+    p = np.asarray(probability)
+    wrong = ~np.isfinite(p) | (p < 0)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{owner}: {name}{list(where)} is {p[where]}; probabilities are finite and not negative."
+        )
+    rows = p.sum(-1)
+    # A sum of n rounded numbers is off by up to about n eps / 2; the rest is slack for stored data.
+    slack = 64 * np.finfo(p.dtype).eps * max(1, p.shape[-1] ** 0.5)
+    wrong = rows > 1 + slack
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{owner}: the probabilities at (state, action) {list(where)} sum to {rows[where]}; "
+            "a row sums to at most 1 (less than 1 means termination)."
+        )

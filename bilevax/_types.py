@@ -1,0 +1,21 @@
+"""Array aliases. The axis letters used in every signature:
+
+S states, A actions (of the agent at hand), B successors of a state-action pair, T time steps,
+N contexts or followers stacked along a leading axis (``*N`` where that axis may be absent).
+"""
+
+from typing import TypeAlias
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+Scalar: TypeAlias = Float[Array, ""]
+ScalarLike: TypeAlias = float | int | Float[Array, ""]
+Key: TypeAlias = PRNGKeyArray
+
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Scalar", "ScalarLike", "concrete"]
+
+
+def concrete(*values: object) -> bool:
+    """True where every value can be looked at: false under ``jit``, ``vmap`` or ``grad``."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
