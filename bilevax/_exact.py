@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._gap import Gap, best_responses, duality_gap
-from ._linear import solves_densely
+from ._linear import refreshed, solves_densely
 from ._mdp import MDP, Evaluation, action_values, evaluate, greedy_policy, per_context, soft_maximum
 from ._oracle import AbstractOracle, Response, cold_start, respond, track
 from ._penalty import AbstractPenalty, is_mdp
@@ -113,6 +113,7 @@ class Exact(AbstractEstimator):
         answer = track if single_loop else respond
         mdps = lax.stop_gradient(induced(self.problem, x, policy))
         responses = over_players(lambda m, warm: answer(oracle, m, warm), mdps, memory.responses)
+        responses = over_players(_renew_inverse, mdps, responses)
 
         def objective(point):
             x, policy = point
@@ -221,6 +222,15 @@ def induced(problem: Problem, x: PyTree, policy: PyTree = None) -> PyTree[MDP]:
 def over_players(function, mdps: PyTree[MDP], *trees: PyTree) -> PyTree:
     """``function(mdp, ...)`` for every player, in the tree structure of the players."""
     return jax.tree.map(function, mdps, *trees, is_leaf=is_mdp)
+
+
+@per_context
+def _renew_inverse(mdp, response):
+    if response.inverse is None:
+        return response
+    kernel = mdp.transition.under(response.policy)
+    inverse = refreshed(kernel, mdp.discount, response.inverse)
+    return eqx.tree_at(lambda r: r.inverse, response, inverse)
 
 
 def _no_inverse(mdp):

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 
-from ._linear import policy_system, refreshed, solves_densely
+from ._linear import policy_system, solves_densely, system_matrix
 from ._mdp import MDP, action_values, greedy_policy, per_context, soft_maximum
 from ._types import Array, Bool, Float, Int, Scalar
 
@@ -73,17 +73,16 @@ class PolicyIteration(AbstractOracle):
 
     def step(self, mdp, response, progress):
         delta = soft_maximum(mdp, response.q) - response.values
-        kernel = mdp.transition.under(greedy_policy(mdp, response.q))
         if response.inverse is None:
+            kernel = mdp.transition.under(greedy_policy(mdp, response.q))
             correction = policy_system(kernel, mdp.discount).solve(delta)
             return _observe(mdp, response.values + correction, None, self.tol)
-        slow = progress > 0.5
-        start = jnp.where(slow, jnp.nan, response.inverse)  # a NaN probe is always stale
-        inverse = lax.cond(
-            slow,
-            lambda: refreshed(kernel, mdp.discount, start),
-            lambda: response.inverse,
-        )
+
+        def fresh():
+            kernel = mdp.transition.under(greedy_policy(mdp, response.q))
+            return jnp.linalg.inv(system_matrix(kernel, mdp.discount))
+
+        inverse = lax.cond(progress <= 0.5, lambda: response.inverse, fresh)
         return _observe(mdp, response.values + inverse @ delta, inverse, self.tol)
 
 
@@ -92,7 +91,10 @@ def respond(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
 
     def one(mdp, warm):
         first = _observe(mdp, warm.values, warm.inverse, oracle.tol)
-        worst = jnp.full_like(first.residual, jnp.inf)
+        # A kept inverse deserves a first try; a cold one is NaN, and no NaN is below any threshold.
+        unknown = jnp.zeros_like(first.residual)
+        if warm.inverse is not None:
+            unknown = unknown * warm.inverse[0, 0]
 
         def cond(carry):
             response, _, k = carry
@@ -103,7 +105,7 @@ def respond(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
             new = oracle.step(mdp, response, progress)
             return new, new.residual / response.residual, k + 1
 
-        response, _, k = lax.while_loop(cond, body, (first, worst, 0))
+        response, _, k = lax.while_loop(cond, body, (first, unknown, 0))
         return eqx.tree_at(lambda r: r.steps, response, jnp.asarray(k))
 
     return per_context(one)(mdp, warm)
@@ -128,7 +130,9 @@ def _cold_start(mdp, keep_inverse):
     states = mdp.num_states
     values = jnp.zeros(states, mdp.reward.dtype)
     dense = solves_densely(mdp.transition.under(mdp.uniform_policy()))
-    inverse = jnp.zeros((states, states), mdp.reward.dtype) if keep_inverse and dense else None
+    inverse = (
+        jnp.full((states, states), jnp.nan, mdp.reward.dtype) if keep_inverse and dense else None
+    )
     return _observe(mdp, values, inverse, 0.0)
 
 

@@ -139,7 +139,10 @@ class StackelbergGame(eqx.Module):
         options = dict(discount=self.discount, tau=self.tau, regularizer=self.regularizer)
         if not self.sees_action:
             reward = jnp.einsum("sl,sla->sa", leader, self.follower_reward)
-            kernel = jnp.einsum("sl,slat->sat", leader, self.kernel)
+            # Flat, so that neither this product nor its transpose in the gradient copies the kernel.
+            states, leads, follows = self.follower_reward.shape
+            flat = self.kernel.reshape(states, leads, follows * states)
+            kernel = jnp.einsum("sl,slk->sk", leader, flat).reshape(states, follows, states)
             return MDP(reward, kernel, initial=self.initial, **options)
         states, leads, follows = self.follower_reward.shape
         pairs = states * leads
