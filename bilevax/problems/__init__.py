@@ -1,0 +1,8 @@
+"""The zoo: published problems, each with its source and the values it is known to have."""
+
+from ._bimatrix import bimatrix as bimatrix
+from ._discrete_toy import discrete_toy as discrete_toy
+from ._four_rooms import four_rooms as four_rooms
+from ._random_reward import random_reward as random_reward
+from ._stackelberg import stackelberg as stackelberg
+from ._zoo import ZooProblem as ZooProblem

@@ -1,0 +1,76 @@
+"""What every problem of the zoo comes with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._solution import Solution
+from .._solver import PBRL
+from .._types import Array, Int, Key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class ZooProblem:
+    """A published problem, ready to be solved and looked at.
+
+    Attributes:
+        name: the constructor's name.
+        summary: one sentence: who decides what, and what the upper level wants.
+        problem: an object with ``upper``, ``lower`` and ``project``; its arrays are its leaves.
+        starts: ``starts(key, n)``: n initial x along a leading axis, near and wide in turn.
+        maximize: whether the natural upper value is ``-upper_value`` (a return) or itself (a cost).
+        solver: a penalty method with settings that suit the problem.
+        steps: how many of its steps.
+        default_starts: how many starts to run side by side; local optima are the rule.
+        figure: ``figure(solution)``: the problem's own picture, a matplotlib ``Figure``.
+        known: natural upper values to compare with, published or exact, by source.
+        arrays: ``arrays(solution)``: what is worth keeping of a solution, as NumPy arrays.
+    """
+
+    name: str
+    summary: str
+    problem: Any
+    starts: Callable[[Key, int], Array]
+    maximize: bool
+    solver: PBRL
+    steps: int
+    default_starts: int
+    figure: Callable[[Solution], "Figure"]
+    known: dict[str, float]
+    arrays: Callable[[Solution], dict[str, np.ndarray]]
+
+    def natural_value(self, upper_value: Array) -> Array:
+        """The upper value in the sense of the problem: a return where ``maximize``, else a cost."""
+        return -upper_value if self.maximize else upper_value
+
+
+def normal_starts(shape: tuple[int, ...], scales: tuple[float, ...]) -> Callable[[Key, int], Array]:
+    """``starts(key, n)`` drawing start i from N(0, scales[i mod len]^2): near and wide in turn.
+
+    The first n of more starts are not those of n starts: keys are split for the number asked for.
+    """
+
+    def starts(key: Key, n: int) -> Array:
+        scale = jnp.asarray(scales)[jnp.arange(n) % len(scales)]
+        return scale.reshape((n,) + (1,) * len(shape)) * jax.random.normal(key, (n, *shape))
+
+    return starts
+
+
+def successor_lists(rows: list[list[dict[int, float]]]) -> tuple[Int[np.ndarray, "S A B"], Array]:
+    """Successor lists padded to the longest, from ``rows[s][a] = {next state: probability}``."""
+    width = max(1, max(len(row) for actions in rows for row in actions))
+    next_state = np.zeros((len(rows), len(rows[0]), width), int)
+    probability = np.zeros(next_state.shape)
+    for s, actions in enumerate(rows):
+        for a, row in enumerate(actions):
+            for b, (successor, weight) in enumerate(row.items()):
+                next_state[s, a, b], probability[s, a, b] = successor, weight
+    return next_state, jnp.asarray(probability)
