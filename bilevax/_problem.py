@@ -6,7 +6,7 @@ Anything with ``upper``, ``lower`` and ``project`` is a problem; there is nothin
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from ._regularizer import AbstractRegularizer, NegativeEntropy, sparsemax
 from ._types import Array, Float, PyTree, Scalar, ScalarLike
 
 
+@runtime_checkable
 class Problem(Protocol):
     """What a solver needs of a bilevel problem whose model is known."""
 
