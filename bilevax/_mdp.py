@@ -100,7 +100,7 @@ class MDP(eqx.Module):
         """Whether a leading axis of contexts is present."""
         return self.reward.ndim == 3
 
-    def induced_mdps(self, policy: Float[Array, "*N S A"]) -> "MDP":
+    def induced_mdps(self, policy: Float[Array, "*N S A"] | None = None) -> "MDP":
         """The MDP each player faces, the others' policies averaged out: with one player, itself."""
         return self
 
