@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._exact import AbstractEstimator, Exact
+from ._exact import AbstractEstimator, Exact, induced, over_players
+from ._mdp import evaluate
 from ._problem import Problem
 from ._solution import RESULTS, Solution
 from ._solver.base import AbstractSolver, State
@@ -45,7 +46,7 @@ def solve(
         check_problem(problem, x0)
         state = start(estimator, solver, x0, policy0, key)
     state = advance(estimator, solver, state, jnp.asarray(max_steps), jnp.asarray(tol))
-    return finish(estimator, state, tol, gap_tol)
+    return finish(estimator, solver, state, tol, gap_tol)
 
 
 def as_estimator(problem: Problem | AbstractEstimator) -> AbstractEstimator:
@@ -84,9 +85,12 @@ def advance(
 
 
 @eqx.filter_jit
-def finish(estimator: AbstractEstimator, state: State, tol, gap_tol) -> Solution:
+def finish(
+    estimator: AbstractEstimator, solver: AbstractSolver, state: State, tol, gap_tol
+) -> Solution:
     """The certified solution of a state."""
-    certificate = estimator.certify(state.x, state.policy)
+    x, policy = solver.answer(estimator, state)
+    certificate = estimator.certify(x, policy)
     gap = certificate.gap
     progress = state.progress
     finite = ~state.failed & jnp.isfinite(certificate.upper) & ~jnp.isnan(gap.absolute)
@@ -98,8 +102,8 @@ def finish(estimator: AbstractEstimator, state: State, tol, gap_tol) -> Solution
     result = RESULTS.where(gap.absolute <= gap_tol, result, RESULTS.infeasible)
     result = RESULTS.where(finite, result, RESULTS.nonfinite)
     return Solution(
-        x=state.x,
-        policy=state.policy,
+        x=x,
+        policy=policy,
         upper_value=certificate.upper,
         best_response_value=certificate.upper_at_best_response,
         gap=gap.absolute,
@@ -117,4 +121,20 @@ def finish(estimator: AbstractEstimator, state: State, tol, gap_tol) -> Solution
 
 
 def check_problem(problem: Problem | AbstractEstimator, x0: PyTree) -> None:
-    """Builds the problem once, outside the compiler, so that its own checks can speak."""
+    """Builds the problem once, outside the compiler, so that its own checks can speak.
+
+    ``ValueError`` where ``upper`` returns anything but one real number.
+    """
+    if isinstance(problem, AbstractEstimator):
+        return
+    mdps = induced(problem, x0)
+    policy = over_players(lambda mdp: mdp.uniform_policy(), mdps)
+    upper = eqx.filter_eval_shape(
+        lambda: problem.upper(x0, policy, over_players(evaluate, mdps, policy))
+    )
+    shape = getattr(upper, "shape", ())
+    if shape != () or not jnp.issubdtype(jnp.result_type(upper), jnp.floating):
+        raise ValueError(
+            f"{type(problem).__name__}: upper returns shape {shape} of {jnp.result_type(upper)}; "
+            "it must return one real number, to be minimised."
+        )

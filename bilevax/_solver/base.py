@@ -101,9 +101,9 @@ class SoftmaxLogits(AbstractUpdate):
 class MirrorDescent(AbstractUpdate):
     """The paper's projected gradient step (Shen, Yang and Chen 2025, algorithm 1).
 
-    x moves by ``-step_size * gradient`` and is projected onto X; each policy takes the proximal step
-    of its regulariser's geometry: Euclidean projection for the squared norm, a multiplicative step
-    (KL) for the entropy, whose gradient is unbounded at the boundary of the simplex.
+    x moves by ``-step_size * gradient`` and is projected onto X; each policy takes the proximal
+    step of its regulariser's geometry: Euclidean projection for the squared norm, a multiplicative
+    step (KL) for the entropy, whose gradient is unbounded at the boundary of the simplex.
     The norm reported is the stationarity measure ||(z_k - z_{k+1}) / step_size|| (spec (M10)).
     """
 
@@ -137,6 +137,10 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def settled(self, state: State) -> Bool[Array, ""]:
         """Whether the solver may stop on a small gradient (its schedule has ended)."""
+
+    @abc.abstractmethod
+    def answer(self, estimator: AbstractEstimator, state: State) -> tuple[PyTree, PyTree]:
+        """(x, policy): what the solver would answer if it ended here."""
 
 
 def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: Memory, weight, key) -> State:

@@ -10,8 +10,8 @@ from .base import AbstractSolver, Progress, State, first_state, next_state
 class ImplicitGradient(AbstractSolver):
     """Descends F(x) = f(x, pi*_x) by its exact hypergradient, one adjoint solve per step.
 
-    The lower level is solved exactly at every step, so its gap stays at rounding; the landscape of F
-    is the hard one that penalties smooth. Needs tau > 0.
+    The lower level is solved exactly at every step, so its gap stays at rounding; the landscape of
+    F is the hard one that penalties smooth. Needs tau > 0.
 
     Attributes:
         optimizer: any optax optimiser of x.
@@ -49,3 +49,8 @@ class ImplicitGradient(AbstractSolver):
 
     def settled(self, state):
         return jnp.asarray(True)
+
+    def answer(self, estimator, state):
+        # The state's policy answers the x before the last move; the best response at x is wanted.
+        _, _, policy, _ = estimator.hypergradient(self.oracle, state.x, state.memory, state.key)
+        return state.x, policy

@@ -68,3 +68,6 @@ class PBRL(AbstractSolver):
 
     def settled(self, state):
         return self.penalty_weight.settled(state.step, state.progress.penalty)
+
+    def answer(self, estimator, state):
+        return state.x, state.policy
