@@ -94,11 +94,12 @@ class SuccessorList(AbstractTransition):
             )
         _check_kernel("SuccessorList", "probability", self.probability)
         if concrete(self.next_state):
-            wrong = np.asarray((self.next_state < 0) | (self.next_state >= self.shape[0]))
+            successor = np.asarray(self.next_state)
+            wrong = (successor < 0) | (successor >= self.shape[0])
             if wrong.any():
                 where = tuple(int(i) for i in np.argwhere(wrong)[0])
                 raise ValueError(
-                    f"SuccessorList: next_state{list(where)} is {int(self.next_state[where])}; "
+                    f"SuccessorList: next_state{list(where)} is {successor[where]}; "
                     f"states are numbered 0 to {self.shape[0] - 1}."
                 )
 
@@ -173,7 +174,7 @@ def _check_kernel(owner: str, name: str, probability: jax.Array) -> None:
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{owner}: {name}{list(where)} is {p[where]}; probabilities are finite and not negative."
+            f"{owner}: {name}{list(where)} is {p[where]}; a probability is finite and at least 0."
         )
     rows = p.sum(-1)
     # A sum of n rounded numbers is off by up to about n eps / 2; the rest is slack for stored data.
