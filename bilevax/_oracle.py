@@ -1,8 +1,8 @@
 """Oracles for the lower level: the optimal regularised policy of an MDP.
 
 An oracle is a pair of pure functions: ``init(mdp)`` and ``step(mdp, response)``. A ``Response`` is
-its own warm start. ``respond`` repeats the step until the Bellman residual is small and says whether
-it got there; one step alone tracks a slowly moving MDP (single-loop methods).
+its own warm start. ``respond`` repeats the step until the Bellman residual is small and says
+whether it got there; one step alone tracks a slowly moving MDP (single-loop methods).
 """
 
 import abc
@@ -97,15 +97,19 @@ def respond(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
             unknown = unknown * warm.inverse[0, 0]
 
         def cond(carry):
-            response, _, k = carry
+            response, _, _, k = carry
             return ~response.converged & (k < oracle.max_steps)
 
         def body(carry):
-            response, progress, k = carry
+            response, progress, erratic, k = carry
             new = oracle.step(mdp, response, progress)
-            return new, new.residual / response.residual, k + 1
+            ratio = new.residual / response.residual
+            # Chord steps that raise the residual can go round in circles; Newton's alone cannot.
+            erratic = erratic | ~(ratio <= 1)
+            return new, jnp.where(erratic, jnp.inf, ratio), erratic, k + 1
 
-        response, _, k = lax.while_loop(cond, body, (first, unknown, 0))
+        start = (first, unknown, jnp.asarray(False), 0)
+        response, _, _, k = lax.while_loop(cond, body, start)
         return eqx.tree_at(lambda r: r.steps, response, jnp.asarray(k))
 
     return per_context(one)(mdp, warm)
