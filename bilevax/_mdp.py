@@ -4,12 +4,13 @@
     Q(s,a) = r(s,a) + discount sum_s' P(s'|s,a) V(s')
 
 (Shen, Yang and Chen 2025; spec (M1), (M2).) Everything here is differentiable in the reward and in
-the kernel, and works under ``jit`` and ``vmap``. An ``MDP`` whose arrays carry a leading axis N is N
-independent MDPs (contexts, or followers who share a graph); arrays without that axis are shared.
+the kernel, and works under ``jit`` and ``vmap``. An ``MDP`` whose arrays carry a leading axis N is
+N independent MDPs (contexts, or followers who share a graph); arrays without that axis are shared.
 """
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._linear import PolicySystem, policy_system
+from ._mdp_from import gymnasium_model, npz_model, unrolled_model
 from ._regularizer import AbstractRegularizer, NegativeEntropy, Unregularized
 from ._transition import AbstractTransition, as_transition
 from ._types import Array, Bool, Float, PyTree, Scalar, ScalarLike, concrete
@@ -58,9 +60,9 @@ class MDP(eqx.Module):
         reward,
         transition,
         *,
-        discount: ScalarLike,
+        discount: ScalarLike | Float[Array, " N"],
         initial=None,
-        tau: ScalarLike = 0.0,
+        tau: ScalarLike | Float[Array, " N"] = 0.0,
         regularizer: AbstractRegularizer = NegativeEntropy(),
         available=None,
     ):
@@ -86,6 +88,86 @@ class MDP(eqx.Module):
         _check_shapes(self)
         if concrete(jax.tree.leaves(self)):
             _check_values(self)
+
+    @classmethod
+    def finite_horizon(
+        cls,
+        reward,
+        transition,
+        horizon: int,
+        *,
+        discount: ScalarLike = 1.0,
+        initial=None,
+        tau: ScalarLike = 0.0,
+        regularizer: AbstractRegularizer = NegativeEntropy(),
+        available=None,
+    ) -> "MDP":
+        """The MDP that ends after ``horizon`` steps, on (time, state) pairs numbered t * S + s.
+
+        Policies and values are those of each time: ``values.reshape(horizon, S)``.
+
+        Arguments:
+            reward: ``[S, A]``, or ``[T, S, A]`` with T = horizon where it changes with time.
+            transition: as in ``MDP``, with a leading axis T where it changes with time. A dense
+                array keeps all S successors; give a ``SuccessorList`` where few are possible.
+            horizon: the number of steps.
+            discount: in [0, 1].
+            tau: weight of the regulariser, >= 0.
+            regularizer: ``NegativeEntropy()`` or ``SquaredNorm()``.
+            initial: rho at time 0, shape ``[S]``; uniform probability by default.
+            available: ``[S, A]``, or ``[T, S, A]``.
+        """
+        model = unrolled_model(reward, transition, horizon, initial, available)
+        return cls(**model._asdict(), discount=discount, tau=tau, regularizer=regularizer)
+
+    @classmethod
+    def from_gymnasium(
+        cls,
+        env,
+        *,
+        discount: ScalarLike,
+        tau: ScalarLike = 0.0,
+        regularizer: AbstractRegularizer = NegativeEntropy(),
+    ) -> "MDP":
+        """The exact model of a Gymnasium toy-text environment, such as ``"FrozenLake-v1"``.
+
+        Reads ``env.unwrapped.P`` and ``initial_state_distrib``. A terminated transition collects
+        its reward and ends: its probability is missing from the row. Time limits are left out.
+
+        Arguments:
+            env: an environment, or the name of one (which needs ``bilevax[gymnasium]``).
+            discount: in [0, 1]; see ``MDP`` on 1.
+            tau: weight of the regulariser, >= 0.
+            regularizer: ``NegativeEntropy()`` or ``SquaredNorm()``.
+
+        Raises ``ValueError`` where the environment carries no model.
+        """
+        model = gymnasium_model(env)
+        return cls(**model._asdict(), discount=discount, tau=tau, regularizer=regularizer)
+
+    @classmethod
+    def from_npz(
+        cls,
+        path: str | Path,
+        *,
+        discount: ScalarLike | None = None,
+        tau: ScalarLike | None = None,
+        regularizer: AbstractRegularizer = NegativeEntropy(),
+    ) -> "MDP":
+        """The MDP in an .npz file of plain arrays, named as the arguments of ``MDP``.
+
+        ``reward``, and either ``transition`` ([S, A, S]) or ``next_state`` and ``probability``
+        ([S, A, B]); optionally ``discount``, ``tau``, ``initial`` and ``available``. A discount or
+        tau given here comes before the file's; without either tau is 0.
+        """
+        model, numbers = npz_model(path)
+        discount = numbers.get("discount") if discount is None else discount
+        tau = numbers.get("tau", 0.0) if tau is None else tau
+        if discount is None:
+            raise ValueError(
+                f"MDP.from_npz: {path} holds no array named discount; save one, or give discount."
+            )
+        return cls(**model._asdict(), discount=discount, tau=tau, regularizer=regularizer)
 
     @property
     def num_states(self) -> int:
@@ -130,10 +212,12 @@ def per_context(function: Callable) -> Callable:
         def one(arguments):
             rows, trees = arguments
             rows = iter(rows)
-            leaves = [next(rows) if is_own else leaf for is_own, (_, leaf) in zip(own, paths)]
+            leaves = [
+                next(rows) if is_own else leaf for is_own, (_, leaf) in zip(own, paths, strict=True)
+            ]
             return function(jax.tree.unflatten(structure, leaves), *trees)
 
-        rows = [leaf for is_own, (_, leaf) in zip(own, paths) if is_own]
+        rows = [leaf for is_own, (_, leaf) in zip(own, paths, strict=True) if is_own]
         sequential = jax.default_backend() == "cpu"
         return (jax.lax.map if sequential else _side_by_side)(one, (rows, trees))
 
@@ -201,7 +285,7 @@ def evaluate(
 
 
 def state_values(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
-    """V_pi(s) = E[sum_t discount^t (r - tau h)], the regularised value (spec (M1)), shape ``[S]``."""
+    """V_pi(s) = E[sum_t discount^t (r - tau h)], the regularised value (spec (M1)), ``[S]``."""
     return evaluate(mdp, policy).values()
 
 
@@ -216,7 +300,10 @@ def expected_return(mdp: MDP, policy: Float[Array, "*N S A"]) -> Scalar:
 
 
 def occupancy(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
-    """d_pi(s) = E sum_t discount^t 1{s_t = s}, s_0 from rho; mass rho(S)/(1-discount) if endless."""
+    """d_pi(s) = E sum_t discount^t 1{s_t = s} from rho, shape ``[S]``.
+
+    Its total mass is rho(S)/(1-discount) where nothing ends, and less elsewhere.
+    """
     return evaluate(mdp, policy).occupancy
 
 
@@ -234,7 +321,7 @@ def greedy_policy(mdp: MDP, q: Float[Array, "S A"]) -> Float[Array, "S A"]:
 
 @per_context
 def soft_maximum(mdp: MDP, q: Float[Array, "S A"]) -> Float[Array, " S"]:
-    """max over pi of <pi, q_s> - tau h(pi) in every state: with ``action_values`` the Bellman operator."""
+    """max over pi of <pi, q_s> - tau h(pi): after ``action_values``, the Bellman operator."""
     return mdp.regularizer.conjugate(q, mdp.tau, mdp.available)
 
 
@@ -266,7 +353,7 @@ def _check_values(mdp: MDP) -> None:
         if empty.any():
             where = [int(i) for i in np.argwhere(empty)[0]]
             raise ValueError(
-                f"MDP: available has no action in state {where[-1]}; every state needs at least one."
+                f"MDP: available has no action in state {where[-1]}; every state needs one."
             )
     if not np.isfinite(reward).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(reward))[0])

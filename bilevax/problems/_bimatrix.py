@@ -1,13 +1,18 @@
 """Bimatrix Stackelberg games: optimal mixed commitment, known from linear programs."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._problem import StackelbergGame
+from .._solution import Solution
 from .._solver import PBRL, Homotopy
-from ._stackelberg import game_arrays, policies_figure
+from ._stackelberg import game_arrays
 from ._zoo import ZooProblem, normal_starts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # number -> (leader's payoffs, follower's payoffs, the value of the optimal mixed commitment);
 # rows are the leader's actions.
@@ -51,7 +56,24 @@ def bimatrix(*, leader=None, follower=None, game: int = 3, tau: float = 0.003) -
         solver=PBRL(penalty_weight=Homotopy(1.0, 1e4, 1500)),
         steps=2000,
         default_starts=8,
-        figure=partial(policies_figure, stackelberg_game, title="Bimatrix game"),
+        figure=partial(_figure, stackelberg_game),
         known=known,
         arrays=partial(game_arrays, stackelberg_game),
     )
+
+
+def _figure(game: StackelbergGame, solution: Solution) -> "Figure":
+    from ._figures import outcome_map
+
+    leader, follower, *payoffs = (
+        np.asarray(array)[0]
+        for array in (
+            game.leader_policy(solution.x),
+            solution.policy,
+            game.leader_reward,
+            game.follower_reward,
+        )
+    )
+    value = -float(solution.best_response_value)
+    title = f"Bimatrix game: leader's payoff {value:.3f}"
+    return outcome_map(leader, follower, (payoffs[0], payoffs[1]), title=title)

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._mdp import MDP, Evaluation
+from .._mdp import MDP, Evaluation, occupancy
+from .._mdp_from import successor_lists
 from .._penalty import NikaidoIsoda
 from .._solution import Solution
 from .._solver import PBRL, Homotopy, SoftmaxLogits
 from .._transition import SuccessorList
 from .._types import Array, Float, Scalar
-from ._zoo import ZooProblem, normal_starts, successor_lists
+from ._zoo import ZooProblem, normal_starts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,11 +157,13 @@ def _problem(tau, beta, discount):
                 row[to] = row.get(to, 0.0) + share
             actions.append(row)
         rows.append(actions)
-    next_state, probability = successor_lists(rows)
+    moves = successor_lists(rows)
     goal = np.stack([[float(cell == g) for cell in CELLS] for g in GOALS])
     at = lambda cell: jnp.asarray([float(c == cell) for c in CELLS])
     return FourRooms(
-        transition=SuccessorList(next_state, probability * (1 - goal[:, :, None, None])),
+        transition=SuccessorList(
+            moves.next_state, moves.probability * (1 - goal[:, :, None, None])
+        ),
         goal=jnp.asarray(goal),
         target=at(TARGET),
         initial=at(START) / len(GOALS),
@@ -183,16 +186,18 @@ def _figure(problem, solution: Solution) -> "Figure":
     from ._figures import GridMap, grid_maps
 
     charge = np.asarray(problem.incentive(solution.x))
+    visits = np.asarray(occupancy(problem.lower(solution.x), solution.policy))
     panels = [
         GridMap(
             f"walker with goal at row {goal[0]}, column {goal[1]}",
             charge,
             policy,
+            seen,
             {START: "S", goal: "G", TARGET: "T"},
             outlined=[TARGET],
             silent=[goal],
         )
-        for goal, policy in zip(GOALS, np.asarray(solution.policy), strict=True)
+        for goal, policy, seen in zip(GOALS, np.asarray(solution.policy), visits, strict=True)
     ]
     return grid_maps(
         panels,
@@ -201,5 +206,6 @@ def _figure(problem, solution: Solution) -> "Figure":
         moves=MOVES,
         colour_label="charge per step (walker's reward)",
         title=f"Four rooms: designer's return {-float(solution.best_response_value):.3f}",
-        note="S start, G goal (ends the walk), T target cell; arrows: the walker's policy",
+        note="S start, G goal (ends the walk), T target cell; "
+        "arrows: the walker's policy, the darker the more visits",
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._solution import Solution
 from .._solver import PBRL
-from .._types import Array, Int, Key
+from .._types import Array, Key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,15 +62,3 @@ def normal_starts(shape: tuple[int, ...], scales: tuple[float, ...]) -> Callable
         return scale.reshape((n,) + (1,) * len(shape)) * jax.random.normal(key, (n, *shape))
 
     return starts
-
-
-def successor_lists(rows: list[list[dict[int, float]]]) -> tuple[Int[np.ndarray, "S A B"], Array]:
-    """Successor lists padded to the longest, from ``rows[s][a] = {next state: probability}``."""
-    width = max(1, max(len(row) for actions in rows for row in actions))
-    next_state = np.zeros((len(rows), len(rows[0]), width), int)
-    probability = np.zeros(next_state.shape)
-    for s, actions in enumerate(rows):
-        for a, row in enumerate(actions):
-            for b, (successor, weight) in enumerate(row.items()):
-                next_state[s, a, b], probability[s, a, b] = successor, weight
-    return next_state, jnp.asarray(probability)
