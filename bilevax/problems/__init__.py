@@ -4,5 +4,6 @@ from ._bimatrix import bimatrix as bimatrix
 from ._discrete_toy import discrete_toy as discrete_toy
 from ._four_rooms import four_rooms as four_rooms
 from ._random_reward import random_reward as random_reward
+from ._reward_design import reward_design as reward_design
 from ._stackelberg import stackelberg as stackelberg
 from ._zoo import ZooProblem as ZooProblem
