@@ -2,6 +2,7 @@
 
 from ._bimatrix import bimatrix as bimatrix
 from ._discrete_toy import discrete_toy as discrete_toy
+from ._discrete_toy import return_over_steps as return_over_steps
 from ._four_rooms import four_rooms as four_rooms
 from ._random_reward import random_reward as random_reward
 from ._reward_design import reward_design as reward_design

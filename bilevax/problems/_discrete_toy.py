@@ -2,10 +2,13 @@
 
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .._problem import StackelbergGame
 from .._solver import PBRL, Homotopy
+from .._types import Array, Float, Scalar
 from ._stackelberg import game_arrays, policies_figure
 from ._zoo import ZooProblem, normal_starts
 
@@ -65,3 +68,22 @@ def discrete_toy(*, bonus: float = 1.0, tau: float = 0.05, discount: float = 0.9
         known=known if (bonus, tau, discount) == (1.0, 0.05, 0.99) else {},
         arrays=partial(game_arrays, game),
     )
+
+
+def return_over_steps(
+    game: StackelbergGame, x: Float[Array, "S L"], policy: Float[Array, "Z A"], steps: int = 150
+) -> Scalar:
+    """The leader's return over the first ``steps`` steps: sum_{t < steps} discount^t r_t.
+
+    The published numbers of DiscreteToy stop after 150 steps; the follower still plans for ever.
+    """
+    mdp = game.lower(x)
+    reward = jnp.sum(policy * game.upper_reward(x), axis=-1)
+    chain = mdp.transition.under(policy)
+
+    def step(_, carry):
+        mass, total = carry
+        return mdp.discount * chain.apply_transposed(mass), total + jnp.sum(mass * reward)
+
+    _, total = lax.fori_loop(0, steps, step, (mdp.initial, jnp.zeros_like(mdp.discount)))
+    return total
