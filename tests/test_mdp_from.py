@@ -164,7 +164,7 @@ def test_a_file_of_arrays_is_the_model_it_was_saved_from(tmp_path):
     dense, lists = tmp_path / "dense.npz", tmp_path / "lists.npz"
     np.savez(dense, reward=reward, transition=kernel, discount=0.9)
     available = np.ones((5, 3), bool)
-    options = dict(discount=0.5, tau=0.3, initial=np.eye(5)[0], available=available)
+    options: dict[str, Any] = dict(discount=0.5, tau=0.3, initial=np.eye(5)[0], available=available)
     np.savez(lists, reward=reward, next_state=successors, probability=kernel, **options)
     from_dense = bx.best_responses(bx.MDP.from_npz(dense)).values
     np.testing.assert_allclose(from_dense, DiscreteDP(reward, kernel, 0.9).solve("pi").v)
