@@ -21,15 +21,15 @@ from ._types import Array, Float, PyTree, Scalar, ScalarLike
 class Problem(Protocol):
     """What a solver needs of a bilevel problem whose model is known."""
 
-    def upper(self, x: PyTree, policy: PyTree, evaluation: PyTree[Evaluation]) -> Scalar:
+    def upper(self, x: PyTree, policy: PyTree, evaluation: PyTree[Evaluation], /) -> Scalar:
         """f(x, policy), minimised."""
         ...
 
-    def lower(self, x: PyTree) -> Any:
+    def lower(self, x: PyTree, /) -> Any:
         """The lower level at x: an ``MDP``, a tuple of them, or a game."""
         ...
 
-    def project(self, x: PyTree) -> PyTree:
+    def project(self, x: PyTree, /) -> PyTree:
         """The Euclidean projection onto X."""
         ...
 
