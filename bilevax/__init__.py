@@ -1,5 +1,8 @@
 """Bilevel reinforcement learning in JAX: penalties, bilevel solvers, certificates."""
 
+from ._driver import Run as Run
+from ._driver import RunProgress as RunProgress
+from ._driver import run as run
 from ._exact import AbstractEstimator as AbstractEstimator
 from ._exact import Certificate as Certificate
 from ._exact import Exact as Exact

@@ -1,0 +1,406 @@
+"""The host driver: many starts in compiled chunks, with progress, history, checkpoints, Ctrl-C.
+
+``solve`` is one pure function. ``run`` is what long work needs around it. It compiles once and
+advances every start a chunk of steps at a time on a pool of threads (JAX releases the interpreter's
+lock). Between chunks a start can be looked at, recorded, saved and stopped. The chunks change
+nothing in the numbers: a run that was stopped and resumed equals one that was not, bit for bit.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._exact import AbstractEstimator
+from ._problem import Problem
+from ._solution import RESULTS, Solution
+from ._solve import advance, as_estimator, check_problem, finish, start
+from ._solver.base import AbstractSolver, State
+from ._types import Array, Float, Key, PyTree
+from .io import checkpoint
+from .io.run_folder import (
+    CHECKPOINT,
+    check_new_folder,
+    check_unfinished,
+    history_line,
+    open_history,
+    save_solutions,
+)
+
+_POINTS = 150
+"""History lines per start, unless ``chunk`` says otherwise: enough for a curve."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Where a run stands, for a progress display.
+
+    Attributes:
+        phase: "compiling", "running" or "certifying".
+        latest: each start's last history line, ``None`` before its first.
+        steps: steps taken, over all starts.
+        max_steps: steps to take at most, over all starts.
+        seconds: since the run began, earlier sessions of a resumed run counted in.
+        compile_seconds: of those, spent on compilation.
+        steps_per_second: over all starts, in this session; NaN before the first chunk.
+        seconds_left: an estimate, NaN before the first chunk.
+    """
+
+    phase: str
+    latest: tuple[dict[str, Any] | None, ...]
+    steps: int
+    max_steps: int
+    seconds: float
+    compile_seconds: float
+    steps_per_second: float
+    seconds_left: float
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The last line of the start with the lowest f(x, policy) so far."""
+        lines = [line for line in self.latest if line and np.isfinite(line["upper_value"])]
+        return min(lines, key=lambda line: line["upper_value"], default=None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``run`` gives back.
+
+    Attributes:
+        solutions: one per start, each with its certificate and its result.
+        best_start: the start with the lowest F(x) = f(x, pi*_x) among the feasible ones. If none is
+            feasible, among the finite ones; ``best.result`` then says so.
+        history: a line per chunk and start, in order of steps: start, step, upper_value, penalty
+            (by the solver's own oracle), penalty_weight, gradient_norm, converged, seconds.
+        wall_seconds: all in all, earlier sessions of a resumed run counted in.
+        compile_seconds: of those, spent on compilation.
+    """
+
+    solutions: tuple[Solution, ...]
+    best_start: int
+    history: tuple[dict[str, Any], ...]
+    wall_seconds: float
+    compile_seconds: float
+
+    @property
+    def best(self) -> Solution:
+        """The best start's solution."""
+        return self.solutions[self.best_start]
+
+    @property
+    def best_response_values(self) -> Float[np.ndarray, " N"]:
+        """F(x) at the end of every start: the spread that local optima cause."""
+        return np.asarray([float(s.best_response_value) for s in self.solutions])
+
+
+def run(
+    problem: Problem | AbstractEstimator,
+    solver: AbstractSolver,
+    starts: PyTree,
+    *,
+    max_steps: int = 1000,
+    tol: float = 0.0,
+    gap_tol: float = 1e-3,
+    key: Key | None = None,
+    directory: str | os.PathLike | None = None,
+    resume: bool = False,
+    config: dict[str, Any] | None = None,
+    checkpoint_every: float = 30.0,
+    keep_checkpoint: bool = False,
+    workers: int | None = None,
+    chunk: int | None = None,
+    on_progress: Callable[[RunProgress], None] | None = None,
+) -> Run:
+    """The solutions from several starts, found in compiled chunks; see ``solve`` for one start.
+
+    Arguments:
+        problem: as for ``solve``.
+        solver: as for ``solve``.
+        starts: x0 with a leading axis of starts, or a list of x0.
+        max_steps: steps in all, per start.
+        tol: a start stops where its gradient's norm falls to this; 0 runs all steps.
+        gap_tol: the largest certified gap that counts as feasible, in units of return.
+        key: split between the starts.
+        directory: an empty or new folder for ``history.jsonl``, ``checkpoint`` while unfinished,
+            and ``solution.npz`` at the end.
+        resume: continue the unfinished run in ``directory``; everything else must be as it was.
+        config: saved in the folder as ``config.json``, for whoever wants to repeat the run.
+        checkpoint_every: seconds between checkpoints.
+        keep_checkpoint: leave the last checkpoint in the folder of the finished run, for a caller
+            who has more to do before the run counts as finished.
+        workers: threads; as many as there are CPUs by default, one on an accelerator.
+        chunk: steps between two looks at a start; by default the run has 150 of them.
+        on_progress: called from this thread several times a second.
+
+    Ctrl-C lets the chunks under way end, saves them where there is a ``directory``, and raises
+    ``KeyboardInterrupt``. ``ValueError`` says what is wrong with the arguments, the folder or the
+    checkpoint before anything is written.
+    """
+    began = time.perf_counter()
+    points = _points(starts)
+    count = len(points)
+    for name, value in (("max_steps", max_steps), ("workers", workers), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise ValueError(f"run: {name} is {value}; give at least 1.")
+    folder = None if directory is None else Path(directory)
+    if folder is None and resume:
+        raise ValueError("run: resume needs the directory of the run.")
+    header = {}
+    if folder is not None:
+        (check_unfinished if resume else check_new_folder)(folder)
+        saved = folder / CHECKPOINT
+        header = checkpoint.load_header(saved) if saved.exists() else {}
+    chunk = chunk or header.get("chunk") or -(-max_steps // _POINTS)
+    if on_progress is not None:
+        nothing = (None,) * count
+        on_progress(RunProgress("compiling", nothing, 0, 1, 0.0, 0.0, np.nan, np.nan))
+
+    estimator = as_estimator(problem)
+    check_problem(problem, points[0])
+    key = jax.random.key(0) if key is None else key
+    keys = jax.random.split(key, count)
+    program = _compile(estimator, solver, points, keys, max_steps, tol, gap_tol, chunk)
+    if not any(jnp.isfinite(program.finish(state).upper_value) for state in program.states):
+        value = float(program.finish(program.states[0]).upper_value)
+        raise ValueError(
+            f"run: upper(x, policy, evaluation) is {value} at x0 and the first policy, from every "
+            "start; it must be finite there."
+        )
+    if header:
+        _check_fingerprint(program, saved, header)
+        program.states = checkpoint.load(saved, program.states)
+    session = _Session(program, folder, header, began, config)
+    workers = workers or (os.cpu_count() if jax.default_backend() == "cpu" else 1) or 1
+    session.work(workers, checkpoint_every, on_progress)
+    return session.end(keep_checkpoint)
+
+
+@dataclass
+class _Program:
+    """The pure functions, compiled for one problem, and the state of every start."""
+
+    advance: Callable[[State, Array], State]
+    finish: Callable[[State], Solution]
+    targets: dict[int, Array]
+    states: list[State]
+    seconds: float
+    fingerprint: str
+
+
+def _compile(estimator, solver, points, keys, max_steps, tol, gap_tol, chunk) -> _Program:
+    began = time.perf_counter()
+    tol, gap_tol = jnp.asarray(tol), jnp.asarray(gap_tol)
+    # The targets are made here: a thread of the pool need not share this one's precision.
+    targets = {k: jnp.asarray(k) for k in [*range(chunk, max_steps, chunk), max_steps]}
+    starting = start.lower(estimator, solver, points[0], None, keys[0]).compile()
+    begin = lambda x0, key: starting(estimator, solver, x0, None, key)
+    states = [begin(x0, key) for x0, key in zip(points, keys, strict=True)]
+    step = advance.lower(estimator, solver, states[0], targets[max_steps], tol)
+    last = finish.lower(estimator, solver, states[0], tol, gap_tol)
+    with ThreadPoolExecutor(1) as pool:
+        finishing = pool.submit(last.compile)
+        advancing = step.compile()
+        certifying = finishing.result()
+    # The program's text holds every constant in it. With the arrays that it is given and the first
+    # states it decides all numbers to come.
+    given = (eqx.filter((estimator, solver), eqx.is_array), states, keys, tol)
+    return _Program(
+        advance=lambda state, target: advancing(estimator, solver, state, target, tol),
+        finish=lambda state: certifying(estimator, solver, state, tol, gap_tol),
+        targets=targets,
+        states=states,
+        seconds=time.perf_counter() - began,
+        fingerprint=_fingerprint(step.as_text(), given),
+    )
+
+
+def _fingerprint(text: str, arrays: PyTree) -> str:
+    digest = hashlib.sha256(text.encode())
+    for leaf in jax.tree.leaves(arrays):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        digest.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _check_fingerprint(program, path, header):
+    if header["fingerprint"] != program.fingerprint:
+        raise ValueError(
+            f"{path} belongs to another problem, solver, set of starts or version (it was written "
+            f"by bilevax {header['bilevax']} with jax {header['jax']}): resume with exactly what "
+            "the run was started with, or start anew in another folder."
+        )
+
+
+class _Session:
+    """One process's share of a run: the threads, the history file and the checkpoint."""
+
+    def __init__(self, program: _Program, folder, header, began, config):
+        self.program, self.folder = program, folder
+        self.began = began - header.get("seconds", 0.0)
+        self.compile_seconds = program.seconds + header.get("compile_seconds", 0.0)
+        self.states: list[State] = list(program.states)
+        self.solutions: list[Solution | None] = [None] * len(self.states)
+        self.first_step = sum(int(state.step) for state in self.states)
+        self.ready = time.perf_counter()
+        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.file, self.history = None, []
+        if folder is not None:
+            self.file, self.history = open_history(folder, header.get("history_bytes", 0), config)
+        self.latest = {line["start"]: line for line in self.history}
+
+    def work(self, workers, checkpoint_every, on_progress):
+        try:
+            with ThreadPoolExecutor(workers, "bilevax") as pool:
+                pending = {pool.submit(self._one_start, i) for i in range(len(self.states))}
+                try:
+                    self._attend(pending, checkpoint_every, on_progress)
+                    self._save()
+                except BaseException as error:
+                    self.stop.set()
+                    pool.shutdown(cancel_futures=True)
+                    if isinstance(error, KeyboardInterrupt):
+                        self._save()
+                    raise
+        finally:
+            if self.file is not None:
+                self.file.close()
+
+    def _attend(self, pending, checkpoint_every, on_progress):
+        saved = time.perf_counter()
+        while pending:
+            done, pending = concurrent.futures.wait(
+                pending, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                future.result()
+            if on_progress is not None:
+                on_progress(self._progress())
+            if time.perf_counter() - saved >= checkpoint_every:
+                self._save()
+                saved = time.perf_counter()
+
+    def _one_start(self, i):
+        targets = list(self.program.targets)
+        for target in targets:
+            state = self.states[i]
+            before = int(state.step)
+            if target <= before:
+                continue
+            if self.stop.is_set():
+                return
+            state = self.program.advance(state, self.program.targets[target])
+            if int(state.step) > before:
+                self._record(i, state)
+            if int(state.step) < target:  # it converged or failed
+                break
+        if not self.stop.is_set():
+            self.solutions[i] = self.program.finish(self.states[i])
+
+    def _record(self, i, state):
+        progress = state.progress
+        line = dict(
+            start=i,
+            step=int(state.step),
+            upper_value=float(progress.upper_value),
+            penalty=float(progress.penalty),
+            penalty_weight=float(progress.penalty_weight),
+            gradient_norm=float(progress.gradient_norm),
+            converged=bool(progress.converged),
+            seconds=round(time.perf_counter() - self.began, 3),
+        )
+        with self.lock:
+            self.states[i] = state
+            self.latest[i] = line
+            self.history.append(line)
+            if self.file is not None:
+                self.file.write(history_line(line))
+                self.file.flush()
+
+    def _progress(self):
+        with self.lock:
+            latest = tuple(self.latest.get(i) for i in range(len(self.states)))
+        now = time.perf_counter()
+        steps = sum(line["step"] for line in latest if line)
+        total = max(self.program.targets) * len(self.states)
+        speed = (steps - self.first_step) / (now - self.ready)
+        known = steps > self.first_step
+        return RunProgress(
+            phase="running" if steps < total else "certifying",
+            latest=latest,
+            steps=steps,
+            max_steps=total,
+            seconds=now - self.began,
+            compile_seconds=self.compile_seconds,
+            steps_per_second=speed if known else np.nan,
+            seconds_left=(total - steps) / speed if known else np.nan,
+        )
+
+    def _save(self):
+        if self.folder is None or self.file is None:
+            return
+        with self.lock:
+            states, length = list(self.states), self.file.tell()
+        # What the checkpoint counts as written must be on the disk before it is.
+        os.fsync(self.file.fileno())
+        header = dict(
+            fingerprint=self.program.fingerprint,
+            bilevax=metadata.version("bilevax"),
+            jax=jax.__version__,
+            starts=len(states),
+            chunk=min(self.program.targets),
+            history_bytes=length,
+            seconds=time.perf_counter() - self.began,
+            compile_seconds=self.compile_seconds,
+        )
+        checkpoint.save(self.folder / CHECKPOINT, header, states)
+
+    def end(self, keep_checkpoint):
+        solutions = tuple(s for s in self.solutions if s is not None)
+        run = Run(
+            solutions=solutions,
+            best_start=_best_start(solutions),
+            history=tuple(sorted(self.history, key=lambda line: (line["start"], line["step"]))),
+            wall_seconds=time.perf_counter() - self.began,
+            compile_seconds=self.compile_seconds,
+        )
+        if self.folder is not None:
+            save_solutions(self.folder, run.best, solutions)
+            if not keep_checkpoint:
+                (self.folder / CHECKPOINT).unlink()
+        return run
+
+
+def _best_start(solutions):
+    finite = [i for i, s in enumerate(solutions) if jnp.isfinite(s.best_response_value)]
+    out = (RESULTS.infeasible, RESULTS.nonfinite)
+    feasible = [i for i in finite if not any(bool(solutions[i].result == r) for r in out)]
+    value = lambda i: float(solutions[i].best_response_value)
+    return min(feasible or finite or [0], key=value)
+
+
+def _points(starts):
+    if isinstance(starts, list):
+        points = starts
+    else:
+        sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(starts)}
+        if len(sizes) != 1 or () in sizes:
+            raise ValueError(
+                f"run: starts has the leading axes {sorted(sizes)}; give every array one leading "
+                "axis of starts, or a list of x0."
+            )
+        points = [jax.tree.map(lambda z, i=i: z[i], starts) for i in range(*sizes.pop())]
+    if not points:
+        raise ValueError("run: starts is empty; give at least one x0.")
+    return [jax.tree.map(jnp.asarray, point) for point in points]
