@@ -5,9 +5,12 @@ chains use a dense LU, or a *stale inverse*: the inverse of a nearby policy's ma
 preconditioner and corrected to rounding by iterative refinement. Large sparse chains use BiCGSTAB.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ._transition import AbstractPolicyKernel, DensePolicyKernel
@@ -17,6 +20,9 @@ DENSE_LIMIT = 1500
 """Successor lists with at most this many states are solved as dense matrices."""
 
 _REFINEMENTS = 40
+_KRYLOV_STEPS = 1000
+_SWEEPS = 1000
+_PASSES = 200
 _STALE = 0.03
 """A stale inverse is improved where a probe's relative error is above this ..."""
 _LOST = 0.5
@@ -78,8 +84,8 @@ def policy_system(
 ) -> PolicySystem:
     """The system of a policy: by stale inverse where one is given, else LU, else Krylov.
 
-    A stale inverse is tested on a probe and replaced where it no longer serves; the one in use comes
-    back as ``system.inverse`` for the next, nearby policy.
+    A stale inverse is tested on a probe and replaced where it no longer serves; the one in use
+    comes back as ``system.inverse`` for the next, nearby policy.
     """
     if inverse is not None:
         return PolicySystem(kernel, discount, None, refreshed(kernel, discount, inverse))
@@ -91,8 +97,7 @@ def policy_system(
 
 def solves_densely(kernel: AbstractPolicyKernel) -> bool:
     """Whether this chain's systems are solved with a dense factorisation."""
-    states = jax.tree.leaves(kernel)[0].shape[-2]
-    return isinstance(kernel, DensePolicyKernel) or states <= DENSE_LIMIT
+    return isinstance(kernel, DensePolicyKernel) or kernel.num_states <= DENSE_LIMIT
 
 
 def system_matrix(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array, "S S"]:
@@ -108,7 +113,8 @@ def refreshed(
     kernel, discount, inverse = lax.stop_gradient((kernel, discount, inverse))
     size = inverse.shape[0]
     # A fixed random sign vector: rewards would do too, but may miss a changed part of the chain.
-    probe = jax.random.rademacher(jax.random.key(0), (size,), inverse.dtype)
+    # Drawn while tracing: a constant compiles in no time, JAX's generator takes .2 s.
+    probe = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], size), inverse.dtype)
     guess = inverse @ probe
     error = jnp.max(jnp.abs(probe - (guess - discount * kernel.apply(guess))))
 
@@ -151,6 +157,78 @@ def _refine(matvec, precondition, b, exact):
 
 
 def _krylov(matvec, b):
-    tolerance = 64 * jnp.finfo(b.dtype).eps
-    v, _ = jax.scipy.sparse.linalg.bicgstab(matvec, b, tol=tolerance, maxiter=10_000)
-    return v
+    """BiCGSTAB, restarted from the true residual; plain sweeps where it fails; else NaN."""
+
+    def floor(v):
+        return 8 * jnp.finfo(b.dtype).eps * (_norm(b) + _norm(v))
+
+    def sweeps(v, r):
+        # v <- b + discount P v: slow, and certain for every discount below 1.
+        def sweep(_, carry):
+            v, r = carry
+            v = v + r
+            return v, b - matvec(v)
+
+        return lax.fori_loop(0, _SWEEPS, sweep, (v, r))
+
+    def cond(carry):
+        v, r, previous, k = carry
+        size = _norm(r)
+        # Near the floor rounding ends the descent: that is success, not stagnation.
+        progress = jnp.where(size > 1e4 * floor(v), 0.95, 0.5)
+        return (size > floor(v)) & (size < progress * previous) & (k < _PASSES)
+
+    def body(carry):
+        v, r, _, k = carry
+        new = v + bicgstab(matvec, r, floor(v), _KRYLOV_STEPS)[0]
+        rest = b - matvec(new)
+        helped = _norm(rest) < 0.5 * _norm(r)
+        new, rest = lax.cond(helped, lambda: (new, rest), lambda: sweeps(v, r))
+        return new, rest, _norm(r), k + 1
+
+    start = (jnp.zeros_like(b), b, jnp.full((), jnp.inf, b.dtype), 0)
+    v, r, _, _ = lax.while_loop(cond, body, start)
+    # A singular system lets v grow until its rounding hides b: no solution either.
+    accepted = (_norm(r) <= 1e4 * floor(v)) & (1e3 * floor(v) <= _norm(b))
+    return jnp.where(accepted, v, jnp.nan)
+
+
+def bicgstab(
+    matvec: Callable, b: Float[Array, " S"], tolerance: Scalar, max_steps: int
+) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
+    """v with ||b - matvec(v)|| <= tolerance, and that residual as the recurrence has it.
+
+    Van der Vorst 1992, starting from zero and starting afresh from the current residual where the
+    recurrence breaks down. It stops at ``max_steps`` (two products each), so look at the residual.
+    """
+
+    def cond(carry):
+        _, r, *_, k = carry
+        return (_norm(r) > tolerance) & (k < max_steps)
+
+    def body(carry):
+        v, r, p, shadow, rho, k = carry
+        ap = matvec(p)
+        alpha = rho / jnp.vdot(shadow, ap)
+        s = r - alpha * ap
+        t = matvec(s)
+        tt = jnp.vdot(t, t)
+        omega = jnp.where(tt > 0, jnp.vdot(t, s) / tt, 0)
+        v = v + alpha * p + omega * s
+        r = s - omega * t
+        new = jnp.vdot(shadow, r)
+        beta = new / rho * (alpha / omega)
+        # Where r is orthogonal to the shadow residual the next direction is lost in rounding.
+        size = jnp.vdot(r, r)
+        lost = ~jnp.isfinite(beta) | (new**2 <= eps**2 * size * jnp.vdot(shadow, shadow))
+        p = jnp.where(lost, r, r + beta * (p - omega * ap))
+        return v, r, p, jnp.where(lost, r, shadow), jnp.where(lost, size, new), k + 1
+
+    eps = jnp.finfo(b.dtype).eps
+    start = (jnp.zeros_like(b), b, b, b, jnp.vdot(b, b), 0)
+    v, r, *_ = lax.while_loop(cond, body, start)
+    return v, r
+
+
+def _norm(v):
+    return jnp.sqrt(jnp.vdot(v, v))
