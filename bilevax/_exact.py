@@ -1,7 +1,8 @@
 """What solvers ask of a problem, and the answers where the model is known.
 
-Solvers never touch a model. They consume the small protocol ``AbstractEstimator``; ``Exact`` derives
-it from a problem's two functions, to rounding, and a sampled problem can implement it by estimates.
+Solvers never touch a model. They consume the small protocol ``AbstractEstimator``; ``Exact``
+derives it from a problem's two functions, to rounding, and a sampled problem can implement it by
+estimates.
 """
 
 import abc
@@ -34,7 +35,7 @@ class Memory(eqx.Module):
 
 
 class Terms(eqx.Module):
-    """The pieces of one evaluation: f, the penalty p, and whether every oracle met its tolerance."""
+    """f, the penalty p, and whether every oracle met its tolerance."""
 
     upper: Scalar
     penalty: Scalar
@@ -88,6 +89,10 @@ class AbstractEstimator(eqx.Module):
         """f at the policy and at the best response, and a bound on the lower level's gap."""
 
     @abc.abstractmethod
+    def tempered(self, factor: Scalar) -> "AbstractEstimator":
+        """The same problem with every tau of the lower level multiplied by ``factor``."""
+
+    @abc.abstractmethod
     def mirror_step(self, x: PyTree, policy: PyTree, step: PyTree) -> PyTree:
         """Each policy's proximal step in the geometry of its regulariser."""
 
@@ -100,9 +105,10 @@ class Exact(AbstractEstimator):
     """Exact values and gradients of a problem whose model is known."""
 
     problem: Problem
+    temperature: Scalar | None = None
 
     def init(self, oracle, x, key):
-        mdps = induced(self.problem, x)
+        mdps = self._induced(x)
         policy = over_players(lambda mdp: mdp.uniform_policy(), mdps)
         responses = over_players(lambda mdp: cold_start(oracle, mdp), mdps)
         return policy, Memory(responses, over_players(_no_inverse, mdps))
@@ -111,7 +117,7 @@ class Exact(AbstractEstimator):
         self, oracle, penalty, x, policy, weight, memory, key, *, single_loop=False
     ):
         answer = track if single_loop else respond
-        mdps = lax.stop_gradient(induced(self.problem, x, policy))
+        mdps = lax.stop_gradient(self._induced(x, policy))
         responses = over_players(lambda m, warm: answer(oracle, m, warm), mdps, memory.responses)
         responses = over_players(_renew_inverse, mdps, responses)
 
@@ -148,12 +154,12 @@ class Exact(AbstractEstimator):
         return terms, (in_x, in_policy), Memory(memory.responses, inverses)
 
     def hypergradient(self, oracle, x, memory, key):
-        mdps = lax.stop_gradient(induced(self.problem, x))
+        mdps = lax.stop_gradient(self._induced(x))
         responses = over_players(lambda m, warm: respond(oracle, m, warm), mdps, memory.responses)
         held = lax.stop_gradient(responses)
 
         def objective(x):
-            policy = over_players(differentiable_policy, induced(self.problem, x), held)
+            policy = over_players(differentiable_policy, self._induced(x), held)
             _, evaluations = self._evaluate(x, policy, memory.inverses)
             return self.problem.upper(x, policy, evaluations), (policy, _inverses(evaluations))
 
@@ -162,7 +168,7 @@ class Exact(AbstractEstimator):
         return terms, gradient, policy, Memory(responses, inverses)
 
     def certify(self, x, policy):
-        mdps = induced(self.problem, x, policy)
+        mdps = self._induced(x, policy)
         responses = best_responses(mdps)
         upper = self.problem.upper(x, policy, over_players(evaluate, mdps, policy))
         best = over_players(lambda _, response: response.policy, mdps, responses)
@@ -173,14 +179,28 @@ class Exact(AbstractEstimator):
         def one(mdp, policy, step):
             return mdp.regularizer.mirror_step(policy, step, mdp.available)
 
-        return over_players(one, induced(self.problem, x), policy, step)
+        return over_players(one, self._induced(x), policy, step)
+
+    def tempered(self, factor):
+        return Exact(self.problem, factor)
 
     def project(self, x):
         return self.problem.project(x)
 
     def _evaluate(self, x, policy, inverses):
-        mdps = induced(self.problem, x, policy)
+        mdps = self._induced(x, policy)
         return mdps, over_players(evaluate, mdps, policy, inverses)
+
+    def _induced(self, x, policy=None):
+        mdps = induced(self.problem, x, policy)
+        if self.temperature is None:
+            return mdps
+        factor = self.temperature
+        return over_players(lambda mdp: eqx.tree_at(_tau, mdp, factor * mdp.tau), mdps)
+
+
+def _tau(mdp):
+    return mdp.tau
 
 
 def differentiable_policy(mdp: MDP, response: Response) -> Array:
@@ -239,7 +259,7 @@ def _no_inverse(mdp):
         return None
     size = mdp.num_states
     # NaN fails the probe of the first step, which then computes the inverse.
-    return jnp.full(mdp.reward.shape[:-2] + (size, size), jnp.nan, mdp.reward.dtype)
+    return jnp.full((*mdp.reward.shape[:-2], size, size), jnp.nan, mdp.reward.dtype)
 
 
 def _inverses(evaluations: PyTree[Evaluation]):

@@ -1,5 +1,6 @@
 """Bilevel solvers: each a frozen configuration with a pure ``init`` and ``step``."""
 
+from .annealed import Annealed
 from .base import AbstractSolver, MirrorDescent, Progress, SoftmaxLogits, State
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
@@ -9,6 +10,7 @@ from .weight import AutomaticWeight, ConstantWeight, Homotopy
 __all__ = [
     "PBRL",
     "AbstractSolver",
+    "Annealed",
     "AutomaticWeight",
     "ConstantWeight",
     "Homotopy",
