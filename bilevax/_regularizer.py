@@ -43,7 +43,7 @@ class AbstractRegularizer(eqx.Module):
 
 
 class NegativeEntropy(AbstractRegularizer):
-    """h(pi) = sum_a pi(a) log pi(a). Greedy policy: softmax(q / tau). Mirror step: multiplicative."""
+    """h(pi) = sum_a pi(a) log pi(a). Greedy policy: softmax(q / tau). Mirror step: a product."""
 
     def value(self, policy):
         return jnp.sum(_plogp(policy), axis=-1)
@@ -65,12 +65,14 @@ class SquaredNorm(AbstractRegularizer):
         return 0.5 * jnp.sum(policy**2, axis=-1)
 
     def greedy(self, q, tau, available):
-        return sparsemax(q / tau, available)
+        # Only differences matter, and taken before the division they keep their digits.
+        return sparsemax((q - _largest(q, available)) / tau, available)
 
     def conjugate(self, q, tau, available):
         # Danskin: the maximiser may be held fixed, which keeps the sort out of the gradient.
         pi = jax.lax.stop_gradient(self.greedy(q, tau, available))
-        return jnp.sum(pi * q, axis=-1) - tau * self.value(pi)
+        largest = _largest(q, available)
+        return largest[..., 0] + jnp.sum(pi * (q - largest), axis=-1) - tau * self.value(pi)
 
     def mirror_step(self, policy, step, available):
         return sparsemax(policy - step, available)
@@ -100,7 +102,8 @@ class Unregularized(AbstractRegularizer):
 
 def sparsemax(scores: Float[Array, "*S A"], available: Mask = None) -> Float[Array, "*S A"]:
     """argmin over p in the simplex of ``||p - scores||^2``, by sorting: O(A log A) per state."""
-    scores = _masked(scores, available)
+    # Shifted to a largest score of 0, those that count lie in [-1, 0] and sum without cancellation.
+    scores = _masked(scores - _largest(scores, available), available)
     descending = -jnp.sort(-scores, axis=-1)
     rank = jnp.arange(1, scores.shape[-1] + 1, dtype=scores.dtype)
     finite = jnp.where(jnp.isfinite(descending), descending, 0)
@@ -109,6 +112,11 @@ def sparsemax(scores: Float[Array, "*S A"], available: Mask = None) -> Float[Arr
     size = jnp.sum(in_support, axis=-1, keepdims=True)
     threshold = (jnp.take_along_axis(total, size - 1, axis=-1) - 1) / size
     return jnp.maximum(scores - threshold, 0)
+
+
+def _largest(q: Float[Array, "*S A"], available: Mask) -> Float[Array, "*S 1"]:
+    """The largest entry of each row, a constant to derivatives (a shift changes no policy)."""
+    return jax.lax.stop_gradient(jnp.max(_masked(q, available), axis=-1, keepdims=True))
 
 
 def _masked(q: Float[Array, "*S A"], available: Mask) -> Float[Array, "*S A"]:
@@ -122,8 +130,9 @@ def _plogp(p):
 
 @_plogp.defjvp
 def _plogp_jvp(primals, tangents):
-    # The slope 1 + log p is unbounded at p = 0. A probability that underflowed to an exact zero gets
-    # the slope at the smallest normal number: finite, and always multiplied by that zero downstream.
+    # The slope 1 + log p is unbounded at p = 0. A probability that underflowed to an exact zero
+    # gets the slope at the smallest normal number: finite, and always multiplied by that zero
+    # downstream.
     (p,), (dp,) = primals, tangents
     slope = 1 + jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
     return _plogp(p), slope * dp
