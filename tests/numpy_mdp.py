@@ -144,6 +144,24 @@ def optimum(table: Table, steps: int = 100) -> tuple[np.ndarray, np.ndarray]:
     return values(table, policy), policy
 
 
+def precise_values(table: Table, policy: np.ndarray | None = None) -> np.ndarray:
+    """V of a policy, or V* where none is given, to the 64 bits of a long double's fraction.
+
+    Residuals in long double correct the solution of a double, which is iterative refinement.
+    """
+    optimal = policy is None
+    policy = optimum(table)[1] if policy is None else policy.astype(np.longdouble)
+    v = values(table, policy.astype(float)).astype(np.longdouble)
+    for _ in range(8):
+        q = backup(table, v)
+        if optimal:
+            policy = greedy(table, q)
+        cost = table.tau * regularizer(table, policy)
+        residual = np.sum(policy * q, axis=-1) - cost - v
+        v = v + np.linalg.solve(_system(table, policy.astype(float)), residual.astype(float))
+    return v
+
+
 def central_jacobian(
     function, point: np.ndarray, step: float = 5e-4, among: np.ndarray | None = None
 ) -> np.ndarray:
