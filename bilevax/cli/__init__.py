@@ -1,0 +1,3 @@
+"""The command line, ``bilevax ...``: parses, calls the library, and prints."""
+
+from .entry import main as main

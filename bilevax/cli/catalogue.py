@@ -1,0 +1,185 @@
+"""Problems by name: the zoo, and functions in a user's own file."""
+
+import contextlib
+import difflib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import problems
+from .._solver import PBRL, Homotopy
+from .._types import Key, PyTree
+from ..problems import ZooProblem
+
+ZOO: dict[str, Callable[..., ZooProblem]] = {
+    "stackelberg": problems.stackelberg,
+    "four-rooms": problems.four_rooms,
+    "discrete-toy": problems.discrete_toy,
+    "bimatrix": problems.bimatrix,
+    "random-reward": problems.random_reward,
+    "reward-design": problems.reward_design,
+}
+WIDE = 2.0
+"""Standard deviation of the wide starts around a user's x0; the near ones have .1."""
+
+
+def build(name: str, options: dict[str, Any]) -> ZooProblem:
+    """The problem of that name, ``FILE.py:FUNCTION`` included, with its options."""
+    if _is_file(name):
+        function = _function_in(name)
+        _check_options(name, function, options)
+        with blaming(name):
+            made = function(**options)
+        return _own_problem(name, function, made)
+    constructor = ZOO[nearest("problem", name.replace("_", "-"), ZOO)]
+    _check_options(name, constructor, options)
+    try:
+        return constructor(**options)
+    except Exception as error:
+        # Gymnasium's errors about an environment's name are for its user, but no ValueErrors.
+        if not type(error).__module__.startswith("gymnasium"):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+
+
+def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
+    """The name itself, if it is one of ``names``; ``ValueError`` suggests the nearest otherwise."""
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}."
+    own = " A problem of your own is FILE.py:FUNCTION." if kind == "problem" and not close else ""
+    raise ValueError(f"there is no {kind} {name!r}: {hint}{own}")
+
+
+def first_sentence(function: Callable[..., Any]) -> str:
+    """The first paragraph of a docstring, on one line; empty where there is none."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
+@contextlib.contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """Errors that pass through a user's file become a ``ValueError`` that names the line there."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_file(name):
+            raise
+        path, _, _ = name.rpartition(":")
+        where = str(Path(path).resolve())
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == where]
+        if isinstance(error, SyntaxError) and error.filename == where:
+            lines = [error.lineno]
+        if not lines:
+            raise
+        message = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"{path}:{lines[-1]}: {type(error).__name__}: {message}") from error
+
+
+def _is_file(name: str) -> bool:
+    return ".py:" in name or name.endswith(".py") or "/" in name
+
+
+def _function_in(name: str) -> Callable[..., Any]:
+    path, _, function_name = name.rpartition(":")
+    if not path or not path.endswith(".py"):
+        raise ValueError(f"{name!r} names no function: write FILE.py:FUNCTION.")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist.")
+    module = _load(Path(path).resolve(), name)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        own = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__
+        ]
+        raise ValueError(f"{path} has no function {function_name!r} (it has {own}).")
+    needed = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(f"{path}: {function_name} needs {', '.join(needed)}; give defaults.")
+    return function
+
+
+def _load(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bilevax_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    sys.path.insert(
+        0, str(path.parent)
+    )  # as `python FILE.py` would: its neighbours can be imported
+    try:
+        with blaming(name):
+            spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _own_problem(name: str, function: Callable[..., Any], made: Any) -> ZooProblem:
+    if isinstance(made, ZooProblem):
+        return made
+    problem, x0 = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    missing = [part for part in ("upper", "lower", "project") if not hasattr(problem, part)]
+    if missing:
+        raise ValueError(
+            f"{name} returned a {type(problem).__name__}, which has no {' and no '.join(missing)}; "
+            "return a problem (bilevax.BilevelProblem, say), or (problem, x0)."
+        )
+    x0 = getattr(problem, "x0", None) if x0 is None else x0
+    if x0 is None:
+        raise ValueError(f"{name} returned a problem without a start: return (problem, x0).")
+    if isinstance(x0, list):  # written out numbers are one array, not a tree of scalars
+        with contextlib.suppress(ValueError, TypeError):
+            x0 = np.asarray(x0, float)
+    x0 = jax.tree.map(lambda z: jnp.asarray(z, float), x0)
+    return ZooProblem(
+        name=name,
+        summary=first_sentence(function) or f"The problem that {name} returns; f is minimised.",
+        problem=problem,
+        starts=lambda key, n: _around(x0, key, n),
+        maximize=False,
+        solver=PBRL(penalty_weight=Homotopy(1.0, 1e3, 800)),
+        steps=1000,
+        default_starts=4,
+        figure=lambda solution: None,  # pyright: ignore[reportArgumentType]
+        known={},
+        arrays=lambda solution: {},
+    )
+
+
+def _around(x0: PyTree, key: Key, n: int) -> PyTree:
+    """x0 itself, then near and wide normal draws around it in turn."""
+    leaves, structure = jax.tree.flatten(x0)
+    index = jnp.arange(n)
+    scale = jnp.where(index == 0, 0.0, jnp.where(index % 2 == 1, 0.1, WIDE))
+    keys = jax.random.split(key, len(leaves))
+
+    def draw(leaf, key):
+        noise = jax.random.normal(key, (n, *leaf.shape), leaf.dtype)
+        return leaf + scale.reshape((n,) + (1,) * leaf.ndim) * noise
+
+    return jax.tree.unflatten(structure, [draw(z, k) for z, k in zip(leaves, keys, strict=True)])
+
+
+def _check_options(name: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
+    taken = inspect.signature(function).parameters
+    for option in options:
+        if option not in taken:
+            flag = "--problem-seed" if option == "seed" else "--" + option.replace("_", "-")
+            others = [n for n, f in ZOO.items() if option in inspect.signature(f).parameters]
+            raise ValueError(f"{flag} does not apply to {name}: it belongs to {', '.join(others)}.")

@@ -1,0 +1,116 @@
+"""The options that commands share, and how the text of an option becomes a value."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_PROBLEM = "Problem (each applies to the problems named)"
+_SOLVER = "Solver"
+_RUN = "Run and output"
+
+
+def _matrix(text: str) -> list[list[float]]:
+    try:
+        rows = json.loads(text)
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, list) and r for r in rows):
+        raise typer.BadParameter(
+            f"{text!r} is no matrix: write rows in brackets, as [[1,3],[0,2]]."
+        )
+    lengths = [len(row) for row in rows]
+    if len(set(lengths)) != 1:
+        raise typer.BadParameter(f"the rows have {lengths} entries; give all rows the same number.")
+    for entry in (entry for row in rows for entry in row):
+        if isinstance(entry, bool) or not isinstance(entry, int | float):
+            raise typer.BadParameter(f"the entry {entry!r} is not a number.")
+    return [[float(entry) for entry in row] for row in rows]
+
+
+def _cells(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no list of states: write numbers with commas between them, as 4,8."
+        ) from None
+
+
+def _number(help: str, *flags: str, panel: str = _PROBLEM, **limits: Any):
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **limits)
+
+
+PenaltyWeight = Annotated[
+    float | None,
+    _number(
+        "Constant weight of the penalty; with --penalty-final, the first one. Default: the "
+        "problem's.",
+        panel=_SOLVER,
+    ),
+]
+PenaltyFinal = Annotated[
+    float | None, _number("Raise the weight to this, geometrically.", panel=_SOLVER)
+]
+LearningRate = Annotated[
+    float | None, _number("Adam's step size. Default: the problem's.", panel=_SOLVER)
+]
+Steps = Annotated[
+    int | None, _number("Steps per start. Default: the problem's.", panel=_SOLVER, min=1)
+]
+Tol = Annotated[
+    float, _number("Stop a start where its gradient's norm falls to this.", panel=_SOLVER, min=0)
+]
+GapTol = Annotated[
+    float, _number("The largest certified gap that counts as solved.", panel=_SOLVER, min=0)
+]
+Starts = Annotated[
+    int | None, _number("Random starts. Default: the problem's.", panel=_SOLVER, min=1)
+]
+Seed = Annotated[int, _number("Seed of the starts.", panel=_SOLVER, min=0)]
+
+Out = Annotated[
+    Path | None,
+    _number("New folder for the solution, the history and report.html.", panel=_RUN),
+]
+Json = Annotated[bool, _number("Print one JSON object on stdout.", "--json", panel=_RUN)]
+Quiet = Annotated[bool, _number("No progress on stderr.", "--quiet", "-q", panel=_RUN)]
+Workers = Annotated[int | None, _number("Threads. Default: one per CPU.", panel=_RUN, min=1)]
+
+Tau = Annotated[float | None, _number("Weight of the follower's entropy: all problems.")]
+Discount = Annotated[float | None, _number("Discount in [0, 1]: all problems but bimatrix.")]
+Beta = Annotated[float | None, _number("Cost of the charges: four-rooms.")]
+Bonus = Annotated[float | None, _number("Follower's reward from A to B: discrete-toy.")]
+Leader = Annotated[
+    Any,
+    _number("Leader's payoffs, as '[[1,3],[0,2]]': bimatrix.", parser=_matrix, metavar="MATRIX"),
+]
+Follower = Annotated[
+    Any, _number("Follower's payoffs: bimatrix.", parser=_matrix, metavar="MATRIX")
+]
+Game = Annotated[int | None, _number("A published game, 1, 3 or 4: bimatrix.")]
+States = Annotated[int | None, _number("States: stackelberg, random-reward.", min=1)]
+LeaderActions = Annotated[int | None, _number("Leader's actions: stackelberg.", min=1)]
+FollowerActions = Annotated[int | None, _number("Follower's actions: stackelberg.", min=1)]
+ProblemSeed = Annotated[
+    int | None, _number("Which random problem: stackelberg, random-reward.", min=0)
+]
+Environment = Annotated[str | None, _number("Gymnasium environment: reward-design.")]
+Avoid = Annotated[
+    Any, _number("States to keep off, as 4,8: reward-design.", parser=_cells, metavar="CELLS")
+]
+Budget = Annotated[float | None, _number("Largest sum of |x|: reward-design.")]
+
+_PROBLEM_OPTIONS = [
+    *("tau", "discount", "beta", "bonus", "leader", "follower", "game", "states"),
+    *("leader_actions", "follower_actions", "problem_seed", "env", "avoid", "budget"),
+]
+
+
+def problem_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The problem options that were given, by the names of the constructors' arguments."""
+    given = {name: arguments[name] for name in _PROBLEM_OPTIONS if arguments[name] is not None}
+    if "problem_seed" in given:
+        given["seed"] = given.pop("problem_seed")
+    return given

@@ -1,0 +1,173 @@
+"""What a run is made from: settings that fit into a JSON file, and what they stand for."""
+
+import platform
+import sys
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .._exact import induced
+from .._penalty import BellmanPenalty, is_mdp
+from .._solver import (
+    AbstractSolver,
+    ConstantWeight,
+    Homotopy,
+    ImplicitGradient,
+    IndependentGradient,
+    SoftmaxLogits,
+)
+from .._types import Key, PyTree
+from ..io.files import read_json
+from ..io.outcome import About
+from ..io.run_folder import CONFIG
+from ..problems import ZooProblem
+from .catalogue import build, nearest
+
+SOLVERS = {
+    "pbrl": "penalty-based descent in both levels, value penalty (the default)",
+    "pbrl-bellman": "the same with the Bellman penalty; needs tau > 0",
+    "implicit": "exact gradient through the best response; needs tau > 0",
+    "independent": "each level follows its own gradient: the baseline without bilevel structure",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of ``bilevax solve``; ``None`` stands for the problem's own default.
+
+    Attributes:
+        problem: a name, or FILE.py:FUNCTION.
+        options: of the problem, by name.
+        solver: a key of ``SOLVERS``.
+        penalty_weight, penalty_final, learning_rate, steps: of the solver.
+        starts, seed: how many starts, and the seed of their draw.
+        tol, gap_tol: as for ``solve``.
+    """
+
+    problem: str
+    options: dict[str, Any]
+    solver: str
+    penalty_weight: float | None
+    penalty_final: float | None
+    learning_rate: float | None
+    steps: int | None
+    starts: int | None
+    seed: int
+    tol: float
+    gap_tol: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """Settings made into objects."""
+
+    settings: Settings
+    zoo: ZooProblem
+    solver: AbstractSolver
+    starts: PyTree
+    key: Key
+
+    def about(self, out: Path | None) -> About:
+        """What is run, for the outcome."""
+        return About(
+            problem=self.settings.problem,
+            solver=self.settings.solver,
+            description=self.zoo.summary,
+            maximize=self.zoo.maximize,
+            known={name: float(value) for name, value in self.zoo.known.items()},
+            gap_tol=self.settings.gap_tol,
+            starts=self.settings.starts or 0,
+            seed=self.settings.seed,
+            out=None if out is None else str(out),
+        )
+
+    def config(self, out: Path) -> dict[str, Any]:
+        """Everything to repeat the run, for ``config.json``."""
+        packages = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
+        return dict(
+            command=["bilevax", *sys.argv[1:]],
+            settings=asdict(self.settings),
+            about=asdict(self.about(out)),
+            versions={"python": platform.python_version()}
+            | {name: metadata.version(name) for name in packages},
+            machine=f"{platform.platform()}, {jax.devices()[0].device_kind}",
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def prepare(settings: Settings) -> Task:
+    """The problem, the solver and the starts; ``ValueError`` where a setting makes no sense."""
+    nearest("solver", settings.solver, SOLVERS)
+    zoo = build(settings.problem, settings.options)
+    count = settings.starts or zoo.default_starts
+    settings = replace(settings, steps=settings.steps or zoo.steps, starts=count)
+    starts_key, key = jax.random.split(jax.random.key(settings.seed))
+    starts = zoo.starts(starts_key, count)
+    first = jax.tree.map(lambda z: z[0], starts)
+    return Task(settings, zoo, _solver(settings, zoo, first), starts, key)
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of the run in a folder."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise ValueError(f"{folder} holds no run: it has no {CONFIG}.")
+    try:
+        return Settings(**read_json(path)["settings"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} was not written by bilevax solve.") from error
+
+
+def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
+    for name in ("penalty_weight", "penalty_final", "learning_rate"):
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give a positive number.")
+    update = zoo.solver.update
+    if settings.learning_rate is not None:
+        update = SoftmaxLogits(optax.adam(settings.learning_rate))
+    if settings.solver in ("implicit", "independent"):
+        if settings.penalty_weight is not None or settings.penalty_final is not None:
+            raise ValueError(
+                f"the solver {settings.solver} has no penalty: --penalty-weight and "
+                "--penalty-final belong to pbrl and pbrl-bellman."
+            )
+        if settings.solver == "independent":
+            return IndependentGradient(update)
+        if isinstance(update, SoftmaxLogits):
+            return ImplicitGradient(update.optimizer)
+        return ImplicitGradient()
+    bellman = settings.solver == "pbrl-bellman"
+    weight = _penalty_weight(settings, zoo, _horizon(zoo, x0) if bellman else 1.0)
+    penalty = BellmanPenalty() if bellman else zoo.solver.penalty
+    return replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
+
+
+def _penalty_weight(settings: Settings, zoo: ZooProblem, factor: float):
+    """The weight asked for; else the problem's own, along this run's steps and for this penalty."""
+    own = zoo.solver.penalty_weight
+    initial, final = settings.penalty_weight, settings.penalty_final
+    steps = settings.steps or zoo.steps
+    if final is None and initial is not None:
+        return ConstantWeight(initial)
+    if not isinstance(own, Homotopy):
+        own = Homotopy(1.0, 1e3, zoo.steps)
+    rising = max(1, round(own.steps * steps / zoo.steps)) if final is None else steps
+    return Homotopy(
+        own.initial * factor if initial is None else initial,
+        own.final * factor if final is None else final,
+        rising,
+    )
+
+
+def _horizon(zoo: ZooProblem, x0: PyTree) -> float:
+    """1/(1-discount), by which the Bellman penalty is smaller than the value penalty."""
+    mdps = jax.tree.leaves(induced(zoo.problem, x0), is_leaf=is_mdp)
+    discount = max(float(jnp.max(mdp.discount)) for mdp in mdps)
+    return 1 / (1 - discount) if discount < 1 else 100.0

@@ -1,0 +1,352 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bilevax as bx
+from bilevax.cli.catalogue import build
+from bilevax.cli.entry import execute
+from bilevax.cli.settings import Settings, prepare
+
+# One problem and one penalty weight throughout: what is compiled once serves all these tests.
+GAME = ["bimatrix", "--starts", "2", "--penalty-weight", "5", "--quiet"]
+QUICK = [*GAME, "--steps", "30"]
+
+OWN = """
+import jax.numpy as jnp
+import bilevax as bx
+
+def lower(x):
+    return bx.MDP(jnp.stack([x, 1 - x]).T, jnp.full((2, 2, 2), 0.5), discount=0.5, tau=0.5)
+
+def upper(x, policy, evaluation):
+    return jnp.sum(x**2) - evaluation.expected_return(jnp.eye(2))
+
+def make():
+    '''A toy of one's own.'''
+    return bx.BilevelProblem(upper, lower), [0.1, 0.2]
+
+def no_start():
+    return bx.BilevelProblem(upper, lower)
+
+def not_a_problem():
+    return 3
+
+def needs(size):
+    return make()
+
+def raises():
+    return 1 / 0
+
+def vector():
+    return bx.BilevelProblem(lambda x, policy, evaluation: x, lower), jnp.zeros(2)
+
+def faulty():
+    def wrong(x, policy, evaluation):
+        return evaluation.no_such_thing
+    return bx.BilevelProblem(wrong, lower), jnp.zeros(2)
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.fixture
+def cli(capsys):
+    """Runs a command line; gives its exit code, stdout and stderr."""
+
+    def call(*arguments):
+        code = execute([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_list_names_every_problem_and_solver(cli):
+    code, out, _ = cli("list")
+    assert code == 0
+    for name in (
+        *("stackelberg", "four-rooms", "discrete-toy", "bimatrix", "random-reward"),
+        *("reward-design", "pbrl", "pbrl-bellman", "implicit", "independent"),
+    ):
+        assert name in out
+
+
+def test_version(cli):
+    assert cli("--version") == (0, f"bilevax {bx.__version__}\n", "")
+
+
+def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
+    folder = tmp_path / "runs" / "game"
+    code, out, err = cli("solve", "--json", *QUICK, "--gap-tol", 10, "--out", folder, "--game", 4)
+    line = json.loads(out)
+    assert code == 0 and err == ""
+    assert list(line) == [
+        *("problem", "solver", "upper_value", "upper_value_at_best_response", "gap"),
+        *("relative_gap", "result", "steps", "starts", "seed", "wall_seconds", "compile_seconds"),
+        "out",
+    ]
+    assert (line["result"], line["steps"], line["starts"], line["seed"]) == ("successful", 30, 2, 0)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("config.json", "history.jsonl", "picture.svg", "report.html", "result.json"),
+        "solution.npz",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["options"] == {"game": 4}
+    assert {"bilevax", "jax", "python"} <= set(config["versions"])
+    with np.load(folder / "solution.npz") as arrays:
+        leader, follower = arrays["leader_policy"][0], arrays["policy"][0]
+        assert leader @ [[3, 1], [2, 0]] @ follower == pytest.approx(line["upper_value"])
+    code, out, _ = cli("report", folder)
+    assert code == 0 and out.strip() == str(folder / "report.html")
+    code, _, err = cli("solve", *QUICK, "--out", folder)
+    assert code == 2 and "is not empty" in err
+    code, _, err = cli("solve", "--resume", folder)
+    assert code == 2 and "is finished" in err
+
+
+def test_an_infeasible_outcome_has_exit_code_1_and_says_what_to_do(cli):
+    code, out, _ = cli("solve", *QUICK, "--gap-tol", 0)
+    assert code == 1
+    assert "infeasible" in out and "raise the penalty weight" in " ".join(out.split())
+
+
+def test_a_problem_of_ones_own_is_solved(cli, own):
+    code, out, err = cli("solve", f"{own}:make", "--json", "--starts", 1, "--steps", 400)
+    line = json.loads(out)
+    assert code == 0 and "compiled in" in err
+
+    # F at the solution is below F anywhere on a coarse grid around it, up to the penalty's bias.
+    def value(x):
+        reward = jnp.stack([x, 1 - x]).T
+        mdp = bx.MDP(reward, jnp.full((2, 2, 2), 0.5), discount=0.5, tau=0.5)
+        evaluation = bx.evaluate(mdp, bx.best_responses(mdp).policy)
+        return jnp.sum(x**2) - evaluation.expected_return(jnp.eye(2))
+
+    grid = jnp.stack(jnp.meshgrid(jnp.linspace(-1, 1, 21), jnp.linspace(-1, 1, 21)), -1)
+    lowest = jnp.min(jax.jit(jax.vmap(value))(grid.reshape(-1, 2)))
+    assert line["upper_value_at_best_response"] < lowest + 1e-3
+
+
+def bad(*arguments):
+    return pytest.param(arguments[:-1], arguments[-1], id=" ".join(map(str, arguments[:-1])))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        bad("solve", "four-room", "there is no problem 'four-room': did you mean four-rooms?"),
+        bad("solve", "xyz", "there are stackelberg, four-rooms, .* FILE.py:FUNCTION"),
+        bad("solve", "bimatrix", "--solver", "pbrl-belman", "did you mean pbrl-bellman?"),
+        bad("solve", "name a PROBLEM"),
+        bad("solve", "bimatrix", "--startz", "3", "No such option: --startz"),
+        bad("solve", "bimatrix", "--starts", "0", "--starts.*(range|greater than or equal to 1)"),
+        bad("solve", "bimatrix", "--steps", "0", "--steps.*(range|greater than or equal to 1)"),
+        bad("solve", "bimatrix", "--steps", "many", "--steps.*(integer|valid int)"),
+        bad("solve", "bimatrix", "--learning-rate", "0", "--learning-rate is 0.0; give a positive"),
+        bad("solve", "bimatrix", "--penalty-weight", "-1", "--penalty-weight is -1.0"),
+        bad("solve", "--beta", "2", "bimatrix", "--beta does not apply .* belongs to four-rooms"),
+        bad("solve", "four-rooms", "--problem-seed", "1", "belongs to stackelberg, random-reward"),
+        bad("solve", "bimatrix", "--leader", "[[1,2],[3]]", r"the rows have \[2, 1\] entries"),
+        bad("solve", "bimatrix", "--leader", '[[1,"a"]]', "the entry 'a' is not a number"),
+        bad("solve", "bimatrix", "--leader", "1 2", "is no matrix: write rows in brackets"),
+        bad("solve", "bimatrix", "--leader", "[[1]]", "give leader and follower"),
+        bad("solve", "bimatrix", "--leader", "[[1]]", "--follower", "[[1,2]]", r"\(1, 1, 1\)"),
+        bad("solve", "bimatrix", "--tau", "-1", "tau is -1.0; it must be"),
+        bad("solve", "four-rooms", "--tau", "-1", "tau is -1.0; it must be"),
+        bad("solve", "discrete-toy", "--discount", "1.5", r"discount is 1.5; it must lie in \[0"),
+        bad("solve", "four-rooms", "--discount", "1.5", r"discount is 1.5; it must lie in \[0"),
+        bad("solve", "bimatrix", "--tau", "0", "--solver", "pbrl-bellman", "tau is 0; .* NikaidoI"),
+        bad("solve", "bimatrix", "--tau", "0", "--solver", "implicit", "tau is 0, where the best"),
+        bad("solve", "bimatrix", "--solver", "implicit", "--penalty-final", "9", "has no penalty"),
+        bad("solve", "reward-design", "--avoid", "a,b", "is no list of states"),
+        bad("solve", "reward-design", "--env", "Nope-v0", "Nope"),
+        bad("solve", "--resume", "/dev/null", "is not a folder"),
+        bad("solve", "--resume", ".", "holds no run"),
+        bad("solve", "bimatrix", "--resume", ".", "--resume takes everything from the folder"),
+        bad("solve", "bimatrix", "--out", "/dev/null/x", "is not a folder"),
+        bad("report", "nowhere", "nowhere holds no run"),
+        bad("compare", "bimatrix", "--solvers", "pbrl,newton", "there is no solver 'newton'"),
+        bad("solve", "nowhere.py:make", "nowhere.py does not exist"),
+        bad("solve", "bilevax.py", "write FILE.py:FUNCTION"),
+        bad("nothing", "No such command"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(cli, arguments, message):
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("bilevax: error: ") and err.count("\n") == 1
+    assert re.search(message, err), err
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        ("absent", r"has no function 'absent' \(it has \['lower', 'upper', 'make',"),
+        ("no_start", r"without a start: return \(problem, x0\)"),
+        ("not_a_problem", "returned a int, which has no upper and no lower and no project"),
+        ("needs", "needs size; give defaults"),
+        ("raises", "own.py:25: ZeroDivisionError: division by zero"),
+        ("vector", r"upper returns shape \(2,\)"),
+        ("faulty", "own.py:32: AttributeError: .*no_such_thing"),
+    ],
+)
+def test_a_fault_in_a_users_file_is_one_line_that_says_where(cli, own, function, message):
+    code, _, err = cli("solve", f"{own}:{function}", "--quiet", "--out", own.parent / "out")
+    assert code == 2 and err.count("\n") == 1
+    assert re.search(message, err), err
+    assert not (own.parent / "out").exists()
+
+
+def test_a_users_file_with_wrong_syntax_is_named_with_its_line(cli, tmp_path):
+    (tmp_path / "broken.py").write_text("x = 1\ndef make(:\n")
+    code, _, err = cli("solve", f"{tmp_path}/broken.py:make")
+    assert code == 2 and "broken.py:2: SyntaxError" in err
+
+
+def test_a_run_interrupted_by_ctrl_c_is_resumed_to_the_same_numbers(cli, tmp_path):
+    folder, whole = tmp_path / "stopped", tmp_path / "whole"
+    long = (*GAME, "--steps", 60_000, "--workers", 1, "--gap-tol", 10)
+
+    def press_ctrl_c():
+        history = folder / "history.jsonl"
+        while not (history.exists() and history.stat().st_size):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press_ctrl_c, daemon=True).start()
+    code, out, err = cli("solve", *long, "--out", folder)
+    assert (code, out) == (130, "")
+    assert f"continue with: bilevax solve --resume {folder}" in err
+    assert (folder / "checkpoint").exists() and not (folder / "result.json").exists()
+    code, _, _ = cli("report", folder)
+    assert code == 0 and "The run is unfinished" in (folder / "report.html").read_text()
+
+    resumed = cli("solve", "--resume", folder, "--json", "-q")
+    uninterrupted = cli("solve", *long, "--out", whole, "--json")
+    timeless = lambda out: {
+        name: value
+        for name, value in json.loads(out).items()
+        if not name.endswith("seconds") and name != "out"
+    }
+    assert resumed[0] == 0 and timeless(resumed[1]) == timeless(uninterrupted[1])
+    with np.load(folder / "solution.npz") as a, np.load(whole / "solution.npz") as b:
+        assert all((a[name] == b[name]).all() for name in b.files)
+
+
+def test_compare_runs_all_solvers_from_the_same_starts(cli, tmp_path):
+    options = ("--solvers", "independent,pbrl", "--out", tmp_path / "c", "--json")
+    code, out, _ = cli("compare", *QUICK, *options)
+    record = json.loads(out)
+    assert code == 0
+    assert [row["solver"] for row in record["solvers"]] == ["independent", "pbrl"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "comparison.json",
+        "report.html",
+    ]
+
+
+@pytest.mark.slow
+def test_compare_says_why_a_solver_does_not_apply(cli):
+    options = ("--solvers", "implicit,independent", "--tau", 0, "--steps", 2, "--starts", 1)
+    code, out, _ = cli("compare", *QUICK, *options)
+    assert code == 0 and "implicit does not apply:" in out and "tau is 0" in out
+    assert "independent" in out
+
+
+def settings(**changes):
+    fields: dict[str, Any] = dict(
+        problem="discrete-toy",
+        options={},
+        solver="pbrl",
+        penalty_weight=None,
+        penalty_final=None,
+        learning_rate=None,
+        steps=None,
+        starts=None,
+        seed=0,
+        tol=0.0,
+        gap_tol=1e-3,
+    )
+    return Settings(**(fields | changes))
+
+
+def penalty_weight(**changes):
+    solver: Any = prepare(settings(**changes)).solver
+    return solver.penalty_weight
+
+
+def weights(**changes):
+    weight = penalty_weight(**changes)
+    values = weight.init(), weight.next(np.asarray(weight.init()), 10**9, np.asarray(0.0))
+    return tuple(map(float, values))
+
+
+def test_the_penalty_weight_is_constant_raised_or_the_problems_own():
+    assert weights() == pytest.approx((1.0, 1e4))
+    assert weights(penalty_weight=7.0) == (7.0, 7.0)
+    assert weights(penalty_weight=2.0, penalty_final=50.0) == pytest.approx((2.0, 50.0))
+    assert weights(penalty_final=50.0) == pytest.approx((1.0, 50.0))
+    # The Bellman penalty is smaller by 1/(1-discount) = 100 here.
+    assert weights(solver="pbrl-bellman") == pytest.approx((1e2, 1e6))
+
+
+def test_a_schedule_keeps_its_share_of_the_steps():
+    assert penalty_weight(steps=200).steps == penalty_weight().steps // 10
+
+
+def test_underscores_and_hyphens_name_the_same_problem():
+    assert build("discrete_toy", {}).name == build("discrete-toy", {}).name
+
+
+PYTHON = [sys.executable, "-c"]
+
+
+def python(code):
+    return subprocess.run([*PYTHON, code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name, extra", [("typer", "cli"), ("rich", "cli")])
+def test_a_missing_extra_is_named_in_one_sentence(name, extra):
+    done = python(
+        f"import sys; sys.modules[{name!r}] = None\n"
+        "from bilevax.cli import main; sys.argv = ['bilevax', 'list']; sys.exit(main())"
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr == f'bilevax: error: {name} is not installed: pip install "bilevax[{extra}]"\n'
+    )
+
+
+def test_the_library_does_not_switch_on_float64():
+    done = python("import bilevax, jax; print(jax.config.jax_enable_x64)")
+    assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_process_of_its_own_has_exit_code_130(tmp_path):
+    command = [sys.executable, "-m", "bilevax", "solve", "discrete-toy", "--steps", "1000000"]
+    process = subprocess.Popen(
+        [*command, "--out", tmp_path / "o"], stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "o" / "history.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in err
+    assert (tmp_path / "o" / "checkpoint").exists()
