@@ -22,6 +22,7 @@ from ._mdp_from import gymnasium_model, npz_model, unrolled_model
 from ._regularizer import AbstractRegularizer, NegativeEntropy, Unregularized
 from ._transition import AbstractTransition, as_transition
 from ._types import Array, Bool, Float, PyTree, Scalar, ScalarLike, concrete
+from ._undiscounted import reason_against_discount_one
 
 _RANK = dict(
     reward=2, array=3, next_state=3, probability=3, discount=0, initial=1, tau=0, available=2
@@ -35,8 +36,8 @@ class MDP(eqx.Module):
         reward: r(s,a), shape ``[S, A]``, or ``[N, S, A]`` for N contexts.
         transition: P(s'|s,a) as an array ``[S, A, S]``, a ``DenseTransition`` or a
             ``SuccessorList``. Rows may sum to less than one: the rest is termination.
-        discount: in [0, 1]. 1 is legal where some policy terminates from every state and the
-            regularised value is finite.
+        discount: in [0, 1]. 1 is legal where some policy terminates from every state and every
+            policy that never does loses (so that the regularised value is finite).
         initial: rho, any nonnegative measure over states (probabilities, or demand), shape ``[S]``
             or ``[N, S]``. Uniform probability by default; N contexts then carry 1/N each.
         tau: weight of the regulariser, >= 0. At 0 the MDP is unregularised.
@@ -370,3 +371,31 @@ def _check_values(mdp: MDP) -> None:
             f"MDP: initial has the entry {rho[~(np.isfinite(rho) & (rho >= 0))][0]}; "
             "a start measure is finite and not negative."
         )
+    _check_undiscounted(mdp)
+
+
+def _context(mdp: MDP, n: int) -> MDP:
+    def of(path, leaf):
+        return np.asarray(leaf)[n] if leaf.ndim > _RANK[path[-1].name] else leaf
+
+    return jax.tree_util.tree_map_with_path(of, mdp)
+
+
+def _check_undiscounted(mdp: MDP) -> None:
+    discounts = np.atleast_1d(mdp.discount)
+    if not (discounts == 1).any():
+        return
+    for n in range(mdp.reward.shape[0] if mdp.stacked else 1):
+        if discounts[n % discounts.size] < 1:
+            continue
+        own = _context(mdp, n)
+        reason = reason_against_discount_one(
+            np.asarray(own.reward, float),
+            own.transition,
+            float(own.tau),
+            own.regularizer,
+            None if own.available is None else np.asarray(own.available),
+        )
+        if reason is not None:
+            where = f" in context {n}" if mdp.stacked else ""
+            raise ValueError(f"MDP: discount is 1{where}, but {reason}.")
