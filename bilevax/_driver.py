@@ -7,7 +7,6 @@ nothing in the numbers: a run that was stopped and resumed equals one that was n
 """
 
 import concurrent.futures
-import hashlib
 import os
 import threading
 import time
@@ -18,17 +17,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ._exact import AbstractEstimator
 from ._problem import Problem
+from ._program import Program, compile_program
 from ._solution import RESULTS, Solution
-from ._solve import advance, as_estimator, check_problem, finish, start
+from ._solve import as_estimator, check_problem
 from ._solver.base import AbstractSolver, State
-from ._types import Array, Float, Key, PyTree
+from ._types import Float, Key, PyTree
 from .io import checkpoint
 from .io.run_folder import (
     CHECKPOINT,
@@ -162,7 +161,7 @@ def run(
         (check_unfinished if resume else check_new_folder)(folder)
         saved = folder / CHECKPOINT
         header = checkpoint.load_header(saved) if saved.exists() else {}
-    chunk = chunk or header.get("chunk") or -(-max_steps // _POINTS)
+    chunk = int(chunk or header.get("chunk") or -(-max_steps // _POINTS))
     if on_progress is not None:
         nothing = (None,) * count
         on_progress(RunProgress("compiling", nothing, 0, 1, 0.0, 0.0, np.nan, np.nan))
@@ -170,8 +169,17 @@ def run(
     estimator = as_estimator(problem)
     check_problem(problem, points[0])
     key = jax.random.key(0) if key is None else key
-    keys = jax.random.split(key, count)
-    program = _compile(estimator, solver, points, keys, max_steps, tol, gap_tol, chunk)
+    keys = list(jax.random.split(key, count))
+    program = compile_program(
+        estimator,
+        solver,
+        points,
+        keys,
+        max_steps=max_steps,
+        tol=tol,
+        gap_tol=gap_tol,
+        chunk=chunk,
+    )
     if not any(jnp.isfinite(program.finish(state).upper_value) for state in program.states):
         value = float(program.finish(program.states[0]).upper_value)
         raise ValueError(
@@ -187,53 +195,6 @@ def run(
     return session.end(keep_checkpoint)
 
 
-@dataclass
-class _Program:
-    """The pure functions, compiled for one problem, and the state of every start."""
-
-    advance: Callable[[State, Array], State]
-    finish: Callable[[State], Solution]
-    targets: dict[int, Array]
-    states: list[State]
-    seconds: float
-    fingerprint: str
-
-
-def _compile(estimator, solver, points, keys, max_steps, tol, gap_tol, chunk) -> _Program:
-    began = time.perf_counter()
-    tol, gap_tol = jnp.asarray(tol), jnp.asarray(gap_tol)
-    # The targets are made here: a thread of the pool need not share this one's precision.
-    targets = {k: jnp.asarray(k) for k in [*range(chunk, max_steps, chunk), max_steps]}
-    starting = start.lower(estimator, solver, points[0], None, keys[0]).compile()
-    begin = lambda x0, key: starting(estimator, solver, x0, None, key)
-    states = [begin(x0, key) for x0, key in zip(points, keys, strict=True)]
-    step = advance.lower(estimator, solver, states[0], targets[max_steps], tol)
-    last = finish.lower(estimator, solver, states[0], tol, gap_tol)
-    with ThreadPoolExecutor(1) as pool:
-        finishing = pool.submit(last.compile)
-        advancing = step.compile()
-        certifying = finishing.result()
-    # The program's text holds every constant in it. With the arrays that it is given and the first
-    # states it decides all numbers to come.
-    given = (eqx.filter((estimator, solver), eqx.is_array), states, keys, tol)
-    return _Program(
-        advance=lambda state, target: advancing(estimator, solver, state, target, tol),
-        finish=lambda state: certifying(estimator, solver, state, tol, gap_tol),
-        targets=targets,
-        states=states,
-        seconds=time.perf_counter() - began,
-        fingerprint=_fingerprint(step.as_text(), given),
-    )
-
-
-def _fingerprint(text: str, arrays: PyTree) -> str:
-    digest = hashlib.sha256(text.encode())
-    for leaf in jax.tree.leaves(arrays):
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        digest.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
-    return digest.hexdigest()
-
-
 def _check_fingerprint(program, path, header):
     if header["fingerprint"] != program.fingerprint:
         raise ValueError(
@@ -246,7 +207,7 @@ def _check_fingerprint(program, path, header):
 class _Session:
     """One process's share of a run: the threads, the history file and the checkpoint."""
 
-    def __init__(self, program: _Program, folder, header, began, config):
+    def __init__(self, program: Program, folder, header, began, config):
         self.program, self.folder = program, folder
         self.began = began - header.get("seconds", 0.0)
         self.compile_seconds = program.seconds + header.get("compile_seconds", 0.0)

@@ -221,8 +221,12 @@ def problem(upper):
 @pytest.mark.parametrize(
     "upper, message",
     [
-        (lambda x, policy, evaluation: x, r"upper returns shape \(2,\) of float64"),
-        (lambda x, policy, evaluation: 1, r"upper returns shape \(\) of int"),
+        (lambda x, policy, evaluation: x, "upper returns .*it must return one real number"),
+        (
+            lambda x, policy, evaluation: jnp.argmax(x),
+            "upper returns .*it must return one real number",
+        ),
+        (lambda x, policy, evaluation: None, "upper returns .*it must return one real number"),
         (lambda x, policy, evaluation: jnp.sum(jnp.log(x)), "upper.* is nan at x0"),
     ],
 )
