@@ -137,7 +137,9 @@ class Exact(AbstractEstimator):
     def independent_gradient(self, x, policy, memory, key):
         def objective(point):
             x, policy = point
-            mdps, evaluations = self._evaluate(x, policy, memory.inverses)
+            # Each player's return is to move with its own policy alone.
+            mdps = self._induced(x, lax.stop_gradient(policy))
+            evaluations = over_players(evaluate, mdps, policy, memory.inverses)
             upper = self.problem.upper(x, policy, evaluations)
             returns = over_players(lambda mdp, e: e.expected_return(), mdps, evaluations)
             return upper, sum(jax.tree.leaves(returns)), _inverses(evaluations)
