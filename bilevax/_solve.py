@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._exact import AbstractEstimator, Exact, induced, over_players
-from ._mdp import evaluate
+from ._check import check_first_value, check_limits, check_problem
+from ._exact import AbstractEstimator, Exact
 from ._problem import Problem
 from ._solution import RESULTS, Solution
 from ._solver.base import AbstractSolver, State
-from ._types import Array, Int, Key, PyTree
+from ._types import Array, Int, Key, PyTree, concrete
 
 
 def solve(
@@ -39,13 +39,20 @@ def solve(
         tol: stop where the gradient's norm falls to this; 0 runs all steps.
         gap_tol: the largest certified gap that counts as feasible, in units of return.
 
-    Works under ``jit`` and ``vmap``; compiled as one loop on its first call otherwise.
+    Works under ``jit`` and ``vmap``; compiled as one loop on its first call otherwise. Raises
+    ``ValueError`` where an argument, or what the problem's functions return at ``x0``, cannot be
+    worked with, as far as values can be looked at (outside ``jit``).
     """
     estimator = as_estimator(problem)
-    if state is None:
-        check_problem(problem, x0)
+    check_limits(max_steps, tol, gap_tol)
+    fresh = state is None
+    if fresh:
+        x0 = jax.tree.map(jnp.asarray, x0)
+        check_problem(problem, x0, policy0)
         state = start(estimator, solver, x0, policy0, key)
     state = advance(estimator, solver, state, jnp.asarray(max_steps), jnp.asarray(tol))
+    if fresh and concrete(state.failed) and state.failed and state.step == 1:
+        check_first_value(state.progress.upper_value)
     return finish(estimator, solver, state, tol, gap_tol)
 
 
@@ -118,23 +125,3 @@ def finish(
         ),
         state=state,
     )
-
-
-def check_problem(problem: Problem | AbstractEstimator, x0: PyTree) -> None:
-    """Builds the problem once, outside the compiler, so that its own checks can speak.
-
-    ``ValueError`` where ``upper`` returns anything but one real number.
-    """
-    if isinstance(problem, AbstractEstimator):
-        return
-    mdps = induced(problem, x0)
-    policy = over_players(lambda mdp: mdp.uniform_policy(), mdps)
-    upper = eqx.filter_eval_shape(
-        lambda: problem.upper(x0, policy, over_players(evaluate, mdps, policy))
-    )
-    shape = getattr(upper, "shape", ())
-    if shape != () or not jnp.issubdtype(jnp.result_type(upper), jnp.floating):
-        raise ValueError(
-            f"{type(problem).__name__}: upper returns shape {shape} of {jnp.result_type(upper)}; "
-            "it must return one real number, to be minimised."
-        )

@@ -5,7 +5,9 @@ import numpy as np
 import bilevax as bx
 
 
-def random_game(seed: int, tau: float = 0.3, dtype=np.float64, **options) -> bx.StackelbergGame:
+def random_game(
+    seed: int, tau: float = 0.3, dtype: type = np.float64, **options
+) -> bx.StackelbergGame:
     """A Stackelberg game with 3 states and 2 actions each, discount .8."""
     rng = np.random.default_rng(seed)
     kernel = rng.dirichlet(np.ones(3), (3, 2, 2)).astype(dtype)

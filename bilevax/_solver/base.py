@@ -18,7 +18,8 @@ class Progress(eqx.Module):
         upper_value: f(x, policy), minimised.
         penalty: p(x, policy) by the solver's own oracle (no certificate; NaN where not computed).
         penalty_weight: lambda (NaN for solvers without one).
-        gradient_norm: Euclidean norm of the gradient in the variables that the solver moves.
+        gradient_norm: Euclidean norm of the gradient in the variables that the solver moves; in x
+            that of x - P(x - gradient), which is the gradient itself where x is unconstrained.
         converged: whether every oracle met its tolerance.
     """
 
@@ -93,9 +94,10 @@ class SoftmaxLogits(AbstractUpdate):
         )
         gradient = (in_x, in_logits)
         moves, inner = self.optimizer.update(gradient, inner, (x, logits))
+        norm = optax.tree.norm((projected_gradient(estimator, x, in_x), in_logits))
         x, logits = optax.apply_updates((x, logits), moves)
         policy = jax.tree.map(lambda z: jax.nn.softmax(z, axis=-1), logits)
-        return estimator.project(x), policy, optax.tree.norm(gradient), (logits, inner)
+        return estimator.project(x), policy, norm, (logits, inner)
 
 
 class MirrorDescent(AbstractUpdate):
@@ -121,6 +123,12 @@ class MirrorDescent(AbstractUpdate):
         return *new, optax.tree.norm(change), state
 
 
+def projected_gradient(estimator: AbstractEstimator, x: PyTree, gradient: PyTree) -> PyTree:
+    """x - P(x - gradient): zero just where x is stationary on X, however large the gradient."""
+    moved = estimator.project(jax.tree.map(jnp.subtract, x, gradient))
+    return jax.tree.map(jnp.subtract, x, moved)
+
+
 class AbstractSolver(eqx.Module):
     """A bilevel method: frozen configuration with pure ``init`` and ``step``."""
 
@@ -141,6 +149,13 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def answer(self, estimator: AbstractEstimator, state: State) -> tuple[PyTree, PyTree]:
         """(x, policy): what the solver would answer if it ended here."""
+
+
+def first_policy(uniform: PyTree, policy: PyTree | None) -> PyTree:
+    """The policy to start from: the uniform one, or the one given, in its dtype."""
+    if policy is None:
+        return uniform
+    return jax.tree.map(lambda even, given: jnp.asarray(given, even.dtype), uniform, policy)
 
 
 def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: Memory, weight, key) -> State:

@@ -4,7 +4,15 @@ import jax.numpy as jnp
 import optax
 
 from .._oracle import AbstractOracle, PolicyIteration
-from .base import AbstractSolver, Progress, State, first_state, next_state
+from .base import (
+    AbstractSolver,
+    Progress,
+    State,
+    first_policy,
+    first_state,
+    next_state,
+    projected_gradient,
+)
 
 
 class ImplicitGradient(AbstractSolver):
@@ -23,7 +31,7 @@ class ImplicitGradient(AbstractSolver):
 
     def init(self, estimator, x, policy, key):
         uniform, memory = estimator.init(self.oracle, x, key)
-        policy = uniform if policy is None else policy
+        policy = first_policy(uniform, policy)
         return first_state(x, policy, self.optimizer.init(x), memory, jnp.nan, key)
 
     def step(self, estimator, state):
@@ -32,7 +40,7 @@ class ImplicitGradient(AbstractSolver):
         )
         moves, update = self.optimizer.update(gradient, state.update, state.x)
         x = estimator.project(optax.apply_updates(state.x, moves))
-        norm = optax.tree.norm(gradient)
+        norm = optax.tree.norm(projected_gradient(estimator, state.x, gradient))
         progress = Progress(terms.upper, terms.penalty, state.weight, norm, terms.converged)
         new = State(
             x,

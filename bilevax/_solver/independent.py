@@ -10,6 +10,7 @@ from .base import (
     Progress,
     SoftmaxLogits,
     State,
+    first_policy,
     first_state,
     next_state,
 )
@@ -29,7 +30,7 @@ class IndependentGradient(AbstractSolver):
 
     def init(self, estimator, x, policy, key):
         uniform, memory = estimator.init(PolicyIteration(), x, key)
-        policy = uniform if policy is None else policy
+        policy = first_policy(uniform, policy)
         return first_state(x, policy, self.update.init(x, policy), memory, jnp.nan, key)
 
     def step(self, estimator, state):

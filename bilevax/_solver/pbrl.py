@@ -11,6 +11,7 @@ from .base import (
     Progress,
     SoftmaxLogits,
     State,
+    first_policy,
     first_state,
     next_state,
 )
@@ -42,7 +43,7 @@ class PBRL(AbstractSolver):
 
     def init(self, estimator, x, policy, key):
         uniform, memory = estimator.init(self.oracle, x, key)
-        policy = uniform if policy is None else policy
+        policy = first_policy(uniform, policy)
         update = self.update.init(x, policy)
         return first_state(x, policy, update, memory, self.penalty_weight.init(), key)
 

@@ -1,0 +1,144 @@
+"""What ``solve`` refuses, before anything is compiled: arguments and problems that cannot work."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._exact import AbstractEstimator, induced, over_players
+from ._mdp import evaluate
+from ._penalty import is_mdp
+from ._problem import Problem
+from ._regularizer import Unregularized
+from ._types import Array, PyTree, concrete
+
+
+def check_limits(max_steps: int, tol: float, gap_tol: float) -> None:
+    """``ValueError`` where a limit or a tolerance makes no sense."""
+    if concrete(max_steps) and not max_steps >= 1:
+        raise ValueError(f"solve: max_steps is {max_steps}; give at least 1.")
+    if concrete(tol) and not 0 <= tol < np.inf:
+        raise ValueError(f"solve: tol is {tol}; give a finite number, 0 to run all steps.")
+    if concrete(gap_tol) and not gap_tol > 0:
+        raise ValueError(
+            f"solve: gap_tol is {gap_tol}; give a positive number, in units of the lower level's "
+            "return (infinity accepts any gap)."
+        )
+
+
+def check_problem(
+    problem: Problem | AbstractEstimator, x0: PyTree, policy0: PyTree | None = None
+) -> None:
+    """``ValueError`` where ``x0``, ``policy0`` or what the problem returns at them is unusable.
+
+    Builds the lower level once outside the compiler, so that its own checks can see values.
+    """
+    _check_start(x0)
+    if isinstance(problem, AbstractEstimator):
+        return
+    name = type(problem).__name__
+    projected = jax.eval_shape(lambda: problem.project(x0))
+    if _layout(projected) != _layout(x0):
+        raise ValueError(
+            f"{name}: project returns {_layout(projected)} for an x of {_layout(x0)}; "
+            "it must keep structure, shapes and dtypes."
+        )
+    lower = problem.lower(x0)
+    for level in lower if isinstance(lower, tuple) else (lower,):
+        if not hasattr(level, "induced_mdps"):
+            raise ValueError(
+                f"{name}: lower returns {type(level).__name__}; return an MDP, a tuple of MDPs, "
+                "or a game."
+            )
+    mdps = induced(problem, x0)
+    _check_regularizers(problem, x0, mdps)
+    uniform = over_players(lambda mdp: mdp.uniform_policy(), mdps)
+    if policy0 is not None:
+        _check_policy(policy0, uniform, mdps)
+    upper = jax.eval_shape(
+        lambda: problem.upper(x0, uniform, over_players(evaluate, mdps, uniform))
+    )
+    if getattr(upper, "shape", None) != () or not jnp.issubdtype(upper.dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: upper returns {_layout(upper)}; "
+            "it must return one real number, to be minimised."
+        )
+
+
+def check_first_value(upper: Array) -> None:
+    """``ValueError`` where f is not finite at the very start: no step can mend that."""
+    if not jnp.isfinite(upper):
+        raise ValueError(
+            f"solve: upper(x, policy, evaluation) is {upper} at x0 and the first policy; "
+            "it must be finite there."
+        )
+
+
+def _check_start(x0):
+    for path, leaf in jax.tree.leaves_with_path(x0):
+        name = "x0" + jax.tree_util.keystr(path)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"solve: {name} has dtype {leaf.dtype}; give floating-point numbers.")
+        if concrete(leaf) and not np.isfinite(leaf).all():
+            where = np.argwhere(~np.isfinite(leaf))[0].tolist()
+            raise ValueError(f"solve: {name} is not finite at {where}; give a finite start.")
+    if not jax.tree.leaves(x0):
+        raise ValueError("solve: x0 holds no array; give the upper level's start.")
+
+
+def _check_regularizers(problem, x0, mdps):
+    """A tau of 0 that only the eager build can see would divide by zero in the compiled one."""
+    traced = eqx.filter_eval_shape(induced, problem, x0)
+    pairs = zip(
+        jax.tree.leaves(mdps, is_leaf=is_mdp), jax.tree.leaves(traced, is_leaf=is_mdp), strict=True
+    )
+    for mdp, compiled in pairs:
+        unregularized = isinstance(mdp.regularizer, Unregularized)
+        if unregularized and not isinstance(compiled.regularizer, Unregularized):
+            raise ValueError(
+                f"{type(problem).__name__}: lower builds an MDP whose tau is 0, but where it is "
+                "compiled tau is an unknown number; pass regularizer=bx.Unregularized() as well."
+            )
+
+
+def _check_policy(policy0, uniform, mdps):
+    if jax.tree.structure(policy0) != jax.tree.structure(uniform):
+        raise ValueError(
+            f"solve: policy0 has the structure {jax.tree.structure(policy0)}; the lower level's "
+            f"players have {jax.tree.structure(uniform)}."
+        )
+
+    def one(mdp, policy):
+        if np.shape(policy) != mdp.reward.shape:
+            raise ValueError(
+                f"solve: policy0 has shape {np.shape(policy)}; the lower level's policy has shape "
+                f"{mdp.reward.shape}."
+            )
+        if not concrete(policy, mdp.available):
+            return
+        policy = np.asarray(policy)
+        slack = np.sqrt(np.finfo(mdp.reward.dtype).eps)
+        total = policy.sum(-1)
+        if not ((policy >= 0).all() and (np.abs(total - 1) <= slack).all()):
+            raise ValueError(
+                f"solve: policy0 has entries from {policy.min()} to {policy.max()} and rows that "
+                f"sum to {total.min()} up to {total.max()}; give a probability for every action."
+            )
+        if mdp.available is not None and (policy > 0)[~_available(mdp)].any():
+            where = np.argwhere((policy > 0) & ~_available(mdp))[0].tolist()
+            raise ValueError(
+                f"solve: policy0 is positive at {where}, where the action is not available."
+            )
+
+    over_players(one, mdps, policy0)
+
+
+def _available(mdp):
+    return np.broadcast_to(np.asarray(mdp.available), mdp.reward.shape)
+
+
+def _layout(tree):
+    """Shapes and dtypes in words, and comparable."""
+    words = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
+    described = jax.tree.map(words, tree)
+    return described if isinstance(described, str) else str(described)

@@ -1,0 +1,219 @@
+"""``solve``: one loop that continues, compiles once, says how it ended and refuses bad input."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from games import random_game
+from optax import projections
+
+import bilevax as bx
+
+SOLVER = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 100))
+START = jnp.zeros((3, 2))
+
+
+def test_two_halves_are_the_whole_bit_for_bit():
+    game = random_game(0)
+    whole = bx.solve(game, SOLVER, START, max_steps=100)
+    half = bx.solve(game, SOLVER, START, max_steps=50)
+    joined = bx.solve(game, SOLVER, START, max_steps=100, state=half.state)
+    assert half.stats["steps"] == 50
+    arrays = lambda solution: jax.tree.leaves(eqx.filter(solution, eqx.is_inexact_array))
+    for a, b in zip(arrays(whole), arrays(joined), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_starts_side_by_side_give_what_a_loop_gives():
+    game = random_game(0)
+    starts = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 2)))
+    one = lambda x: bx.solve(game, SOLVER, x, max_steps=30, gap_tol=1.0)
+    together = jax.jit(jax.vmap(one))(starts)
+    for i, start in enumerate(starts):
+        alone = one(start)
+        np.testing.assert_allclose(together.x[i], alone.x, rtol=1e-8)
+        np.testing.assert_allclose(together.policy[i], alone.policy, rtol=1e-8)
+        np.testing.assert_allclose(together.upper_value[i], alone.upper_value, rtol=1e-10)
+        np.testing.assert_allclose(together.gap[i], alone.gap, rtol=1e-6)
+    assert jnp.all(together.result == bx.RESULTS.successful)
+
+
+def test_other_numbers_of_the_same_shape_are_not_traced_again():
+    traces = []
+
+    def update(updates, state, params=None):
+        traces.append(1)
+        return jax.tree.map(lambda g: -0.1 * g, updates), state
+
+    optimizer = optax.GradientTransformation(lambda params: (), update)
+    solver = bx.IndependentGradient(bx.SoftmaxLogits(optimizer))
+    bx.solve(random_game(0), solver, START, max_steps=3)
+    first = len(traces)
+    bx.solve(random_game(1), solver, START + 1, max_steps=5, tol=1e-3, gap_tol=1e-2)
+    assert len(traces) == first > 0
+
+
+def test_each_outcome_is_named():
+    game = random_game(0)
+    solve = lambda **limits: bx.solve(game, SOLVER, START, **limits)
+    assert solve(max_steps=100).result == bx.RESULTS.successful
+    assert solve(max_steps=100, gap_tol=1e-13).result == bx.RESULTS.infeasible
+    short = solve(max_steps=30, tol=1e-9, gap_tol=1.0)
+    assert short.result == bx.RESULTS.max_steps_reached
+    assert "raise max_steps" in bx.RESULTS[short.result]
+
+
+def test_it_stops_on_a_small_gradient_only_once_the_weight_has_settled():
+    game = random_game(0)
+    solution = bx.solve(game, SOLVER, START, max_steps=500, tol=1e3)
+    assert solution.stats["steps"] == 100
+    assert solution.result == bx.RESULTS.successful
+
+
+def one_state(upper, project=lambda x: x, tau=0.5):
+    """A problem on one state with three actions, of which the last does not exist."""
+    mdp = bx.MDP(
+        jnp.array([[1.0, 0.5, 9.0]]),
+        jnp.ones((1, 3, 1)),
+        discount=0.5,
+        available=[[True, True, False]],
+        tau=tau,
+    )
+    return bx.BilevelProblem(upper, lambda x: mdp, project)
+
+
+def test_what_is_not_finite_ends_the_run_at_the_last_finite_point():
+    problem = one_state(lambda x, policy, evaluation: jnp.log(x))
+    solver = bx.ImplicitGradient(optax.sgd(0.1))
+    solution = bx.solve(problem, solver, 0.25)  # x - 0.1 / x falls below zero in two steps
+    assert solution.result == bx.RESULTS.nonfinite
+    assert solution.stats["steps"] < 5
+    assert jnp.isfinite(solution.x)
+    with pytest.raises(ValueError, match=r"upper\(x, policy, evaluation\) is nan at x0"):
+        bx.solve(problem, solver, -1.0)
+
+
+def project_product(x):
+    return {
+        "ball": projections.projection_l2_ball(x["ball"], 2.0),
+        "box": projections.projection_box(x["box"], 0.0, 1.0),
+        "simplex": projections.projection_simplex(x["simplex"]),
+    }
+
+
+TARGET = {
+    "ball": jnp.array([3.0, -4.0]),
+    "box": jnp.array([-1.0, 0.3, 5.0]),
+    "simplex": jnp.array([0.9, 0.7, -3.0]),
+}
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        bx.PBRL(update=bx.MirrorDescent(0.2), penalty_weight=2.0),
+        bx.ImplicitGradient(optax.sgd(0.2)),
+    ],
+    ids=["mirror descent", "implicit"],
+)
+def test_constraints_bind_at_the_nearest_point_and_the_run_knows_it(solver):
+    def upper(x, policy, evaluation):
+        return sum(jnp.sum((x[k] - TARGET[k]) ** 2) for k in x) / 2
+
+    problem = one_state(upper, project_product)
+    start = jax.tree.map(jnp.zeros_like, TARGET)
+    solution = bx.solve(problem, solver, start, max_steps=2000, tol=1e-9, gap_tol=1e-9)
+    assert solution.result == bx.RESULTS.successful
+    assert solution.stats["steps"] < 2000
+    expected = {"ball": [1.2, -1.6], "box": [0.0, 0.3, 1.0], "simplex": [0.6, 0.4, 0.0]}
+    for name, value in expected.items():
+        np.testing.assert_allclose(solution.x[name], value, atol=1e-8)
+    odds = np.exp([2.0, 1.0])  # softmax(r / tau) over the two actions that exist
+    np.testing.assert_allclose(solution.policy, [[*(odds / odds.sum()), 0]], atol=1e-8)
+
+
+def test_float32_is_enough_for_a_first_answer():
+    game = random_game(0, dtype=np.float32)
+    solution = bx.solve(game, SOLVER, START.astype(np.float32), max_steps=300)
+    double = bx.solve(random_game(0), SOLVER, START, max_steps=300)
+    assert solution.x.dtype == solution.policy.dtype == solution.gap.dtype == np.float32
+    assert solution.result == bx.RESULTS.successful
+    np.testing.assert_allclose(solution.best_response_value, double.best_response_value, atol=1e-2)
+
+
+GAME = random_game(0)
+BAD_CALLS = {
+    "max_steps is 0": dict(max_steps=0),
+    "tol is -1": dict(tol=-1.0),
+    "tol is nan": dict(tol=float("nan")),
+    "gap_tol is 0": dict(gap_tol=0.0),
+    "x0 is not finite at [1, 0]": dict(x0=START.at[1, 0].set(jnp.inf)),
+    "x0['a'] has dtype int": dict(x0={"a": jnp.zeros(2, int)}),
+    "x0 holds no array": dict(x0=()),
+    "policy0 has shape (2, 3)": dict(policy0=jnp.full((2, 3), 1 / 3)),
+    "policy0 has the structure": dict(policy0=(jnp.full((3, 2), 0.5),)),
+    "rows that sum to 0.8": dict(policy0=jnp.full((3, 2), 0.4)),
+    "entries from -0.5": dict(policy0=jnp.array([[1.5, -0.5]] * 3)),
+}
+
+
+@pytest.mark.parametrize("message", BAD_CALLS)
+def test_bad_arguments_are_refused_in_one_sentence(message):
+    arguments = {"x0": START} | BAD_CALLS[message]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bx.solve(GAME, SOLVER, arguments.pop("x0"), **arguments)
+
+
+def test_a_policy_on_actions_that_do_not_exist_is_refused():
+    problem = one_state(lambda x, policy, evaluation: x)
+    with pytest.raises(ValueError, match=r"positive at \[0, 2\]"):
+        bx.solve(problem, SOLVER, 0.0, policy0=jnp.array([[0.5, 0.0, 0.5]]))
+
+
+def test_problems_that_return_the_wrong_thing_are_refused():
+    vector = one_state(lambda x, policy, evaluation: x * jnp.ones(2))
+    with pytest.raises(ValueError, match=r"upper returns float64\[2\]; it must return one real"):
+        bx.solve(vector, SOLVER, 0.0)
+    widening = one_state(lambda x, policy, evaluation: x, project=lambda x: x * jnp.ones(2))
+    with pytest.raises(ValueError, match=r"project returns float64\[2\] for an x of float64\[\]"):
+        bx.solve(widening, SOLVER, 0.0)
+    nothing = bx.BilevelProblem(lambda x, policy, evaluation: x, lambda x: x)
+    with pytest.raises(ValueError, match=r"lower returns .*; return an MDP"):
+        bx.solve(nothing, SOLVER, 0.0)
+
+
+def test_the_checks_of_an_mdp_speak_although_solve_is_compiled():
+    kernel = jnp.ones((1, 2, 1))
+    problem = bx.BilevelProblem(
+        lambda x, policy, evaluation: x,
+        lambda x: bx.MDP(x * jnp.ones((1, 2)), (1 + x) * kernel, discount=0.5, tau=0.1),
+    )
+    with pytest.raises(ValueError, match="sum to"):
+        bx.solve(problem, SOLVER, 0.5)
+
+
+def test_tau_0_is_refused_where_a_method_needs_more():
+    free = one_state(lambda x, policy, evaluation: x, tau=0.0)
+    with pytest.raises(ValueError, match="BellmanPenalty: tau is 0"):
+        bx.solve(free, bx.PBRL(penalty=bx.BellmanPenalty()), 0.0)
+    with pytest.raises(ValueError, match="ImplicitGradient: tau is 0"):
+        bx.solve(free, bx.ImplicitGradient(), 0.0)
+
+
+class Tempered(eqx.Module):
+    """A lower level whose tau is an array, hence unknown to the compiler."""
+
+    tau: jax.Array
+
+    def __call__(self, x):
+        return bx.MDP(x * jnp.ones((1, 2)), jnp.ones((1, 2, 1)), discount=0.5, tau=self.tau)
+
+
+def test_a_tau_of_0_hidden_in_an_array_is_found():
+    problem = bx.BilevelProblem(lambda x, policy, evaluation: x, Tempered(jnp.array(0.0)))
+    with pytest.raises(ValueError, match=r"regularizer=bx\.Unregularized"):
+        bx.solve(problem, SOLVER, 0.5)
