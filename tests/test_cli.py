@@ -316,15 +316,22 @@ def test_underscores_and_hyphens_name_the_same_problem():
 PYTHON = [sys.executable, "-c"]
 
 
-def python(code):
-    return subprocess.run([*PYTHON, code], capture_output=True, text=True, timeout=120)
+def python(code, **environment):
+    return subprocess.run(
+        [*PYTHON, code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+    )
 
 
 @pytest.mark.parametrize("name, extra", [("typer", "cli"), ("rich", "cli")])
 def test_a_missing_extra_is_named_in_one_sentence(name, extra):
     done = python(
         f"import sys; sys.modules[{name!r}] = None\n"
-        "from bilevax.cli import main; sys.argv = ['bilevax', 'list']; sys.exit(main())"
+        "from bilevax.cli import main; sys.argv = ['bilevax', 'list']; sys.exit(main())",
+        XDG_CACHE_HOME="/dev/null/unwritable",
     )
     assert done.returncode == 2
     assert (
@@ -340,8 +347,9 @@ def test_the_library_does_not_switch_on_float64():
 @pytest.mark.slow
 def test_ctrl_c_in_a_process_of_its_own_has_exit_code_130(tmp_path):
     command = [sys.executable, "-m", "bilevax", "solve", "discrete-toy", "--steps", "1000000"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        [*command, "--out", tmp_path / "o"], stderr=subprocess.PIPE, text=True
+        [*command, "--out", tmp_path / "o"], stderr=subprocess.PIPE, text=True, env=environment
     )
     while not (tmp_path / "o" / "history.jsonl").exists():
         assert process.poll() is None
@@ -350,3 +358,6 @@ def test_ctrl_c_in_a_process_of_its_own_has_exit_code_130(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in err
     assert (tmp_path / "o" / "checkpoint").exists()
+    assert list((tmp_path / "cache" / "bilevax").rglob("jit_advance*")), (
+        "compiled programs are kept"
+    )

@@ -61,6 +61,14 @@ def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
     raise ValueError(f"there is no {kind} {name!r}: {hint}{own}")
 
 
+def absolute(name: str) -> str:
+    """The name with the whole path of a user's file, so that it serves from any folder."""
+    if not _is_file(name):
+        return name
+    path, _, function = name.rpartition(":")
+    return f"{Path(path).resolve()}:{function}"
+
+
 def first_sentence(function: Callable[..., Any]) -> str:
     """The first paragraph of a docstring, on one line; empty where there is none."""
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())

@@ -1,11 +1,14 @@
 """The entry point: the arguments, one line per error, and the exit code."""
 
 import contextlib
+import importlib.util
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -14,6 +17,7 @@ _EXTRA = {"typer", "rich", "matplotlib", "gymnasium"}
 
 def main() -> int:
     """Runs the command line of this process; see ``execute``."""
+    _keep_compiled_programs()
     code = execute(sys.argv[1:])
     if code == INTERRUPTED:
         # Ctrl-C amid a compilation can leave the compiler in a state that crashes the interpreter's
@@ -60,6 +64,28 @@ def execute(arguments: Sequence[str]) -> int:
                 return INTERRUPTED
             raise
         return _fail(usage())
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled once, a program serves later runs: JAX's cache, in the user's cache folder.
+
+    Left alone where the user has set ``JAX_COMPILATION_CACHE_DIR`` (empty: no cache).
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # By host, for a program fits the processor that it was compiled for.
+    folder = base / "bilevax" / platform.node()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that may not be written to: every run then compiles
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if importlib.util.find_spec("filelock") is not None:  # what JAX needs to keep a limit
+        jax.config.update("jax_compilation_cache_max_size", 2**26)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from ..io.files import read_json
 from ..io.outcome import About
 from ..io.run_folder import CONFIG
 from ..problems import ZooProblem
-from .catalogue import build, nearest
+from .catalogue import absolute, build, nearest
 
 SOLVERS = {
     "pbrl": "penalty-based descent in both levels, value penalty (the default)",
@@ -92,7 +92,7 @@ class Task:
         packages = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
         return dict(
             command=["bilevax", *sys.argv[1:]],
-            settings=asdict(self.settings),
+            settings=asdict(self.settings) | dict(problem=absolute(self.settings.problem)),
             about=asdict(self.about(out)),
             versions={"python": platform.python_version()}
             | {name: metadata.version(name) for name in packages},

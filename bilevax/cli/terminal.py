@@ -50,7 +50,7 @@ class ProgressDisplay:
             return
         if not self.compiled:
             self._say(f"{self.name}: compiled in {duration(progress.compile_seconds)}")
-            self.compiled = True
+            self.compiled, self.printed = True, time.monotonic()
         line = progress_line(progress, self.sign)
         self.progress.update(
             self.task, total=progress.max_steps, completed=progress.steps, line=line
