@@ -1,8 +1,9 @@
 """Penalties: how far a policy is from solving the lower level.
 
-Each penalty is a differentiable function of the lower level (hence of x) and of the policy. The best
-response enters as a constant: by Danskin's theorem for MDPs (spec (M7)) no derivative passes through
-the argmax, and the single ``stop_gradient`` of the method stands in ``AbstractPenalty.__call__``.
+Each penalty is a differentiable function of the lower level (hence of x) and of the policy. The
+best response enters as a constant: by Danskin's theorem for MDPs (spec (M7)) no derivative passes
+through the argmax, and the single ``stop_gradient`` of the method stands in
+``AbstractPenalty.__call__``.
 """
 
 import abc
@@ -21,7 +22,7 @@ from ._mdp import (
 )
 from ._oracle import Response
 from ._regularizer import Unregularized
-from ._types import Array, Float, PyTree, Scalar
+from ._types import Array, Float, PyTree, Scalar, concrete
 
 
 class AbstractPenalty(eqx.Module):
@@ -37,7 +38,7 @@ class AbstractPenalty(eqx.Module):
         """The sum over players, differentiable in the MDPs and in the evaluated policies."""
         responses = jax.lax.stop_gradient(responses)
         parts = jax.tree.map(self.of_player, mdps, evaluations, responses, is_leaf=is_mdp)
-        return sum(jax.tree.leaves(parts))
+        return jax.tree.reduce(jnp.add, parts)
 
 
 class NikaidoIsoda(AbstractPenalty):
@@ -89,6 +90,14 @@ class BellmanPenalty(AbstractPenalty):
 
     state_weights: Float[Array, " S"] | None = None
 
+    def __check_init__(self):
+        weights = self.state_weights
+        if weights is not None and concrete(weights) and not jnp.all(weights > 0):
+            raise ValueError(
+                f"BellmanPenalty: state_weights has the entry {jnp.min(weights)}; every state "
+                "needs a positive weight, or the penalty is blind to it."
+            )
+
     def of_player(self, mdp, evaluation, response):
         if isinstance(mdp.regularizer, Unregularized):
             raise ValueError(
@@ -96,6 +105,11 @@ class BellmanPenalty(AbstractPenalty):
                 "(use NikaidoIsoda, the value penalty, or give the MDP a positive tau)."
             )
         mu = _spread(mdp, 1.0) if self.state_weights is None else self.state_weights
+        if mu.shape[-1] != mdp.num_states:
+            raise ValueError(
+                f"BellmanPenalty: state_weights has shape {mu.shape}, but the MDP has "
+                f"{mdp.num_states} states."
+            )
         q = action_values(mdp, self._values_at(mdp, response))
         current = jnp.sum(evaluation.policy * q, -1) - _regularization(mdp, evaluation.policy)
         return jnp.sum(mu * (soft_maximum(mdp, q) - current))
