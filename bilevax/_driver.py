@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._check import check_limits, check_problem
 from ._exact import AbstractEstimator
 from ._problem import Problem
 from ._program import Program, compile_program
 from ._solution import RESULTS, Solution
-from ._solve import as_estimator, check_problem
+from ._solve import as_estimator
 from ._solver.base import AbstractSolver, State
 from ._types import Float, Key, PyTree
 from .io import checkpoint
@@ -150,7 +151,8 @@ def run(
     began = time.perf_counter()
     points = _points(starts)
     count = len(points)
-    for name, value in (("max_steps", max_steps), ("workers", workers), ("chunk", chunk)):
+    check_limits(max_steps, tol, gap_tol)
+    for name, value in (("workers", workers), ("chunk", chunk)):
         if value is not None and value < 1:
             raise ValueError(f"run: {name} is {value}; give at least 1.")
     folder = None if directory is None else Path(directory)

@@ -127,14 +127,17 @@ def print_comparison(outcomes: Sequence[Outcome], failures: dict[str, str]) -> N
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
         show_edge=False,
     )
     if about is not None:
         better = "larger is better" if about.maximize else "smaller is better"
-        table.title = f"{about.problem}: upper value at the exact best response ({better})"
+        table.title = (
+            f"{about.problem}: upper value at the exact best response, {about.starts} starts\n"
+            f"({better})"
+        )
     table.add_column("solver", style="bold", no_wrap=True)
-    for name in ("best", "median", "worst", "gap", "seconds", "starts"):
+    for name in ("best", "median", "worst", "gap", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("result")
     for outcome in outcomes:
@@ -146,7 +149,6 @@ def print_comparison(outcomes: Sequence[Outcome], failures: dict[str, str]) -> N
             number(row["worst"]),
             number(row["gap"], 2),
             f"{row['wall_seconds']:.1f}",
-            str(row["starts"]),
             Text(row["result"].replace("_", " "), "green" if outcome.feasible else "red"),
         )
     lines = [Text(f"{solver} does not apply: {why}", "red") for solver, why in failures.items()]

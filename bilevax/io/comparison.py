@@ -29,6 +29,7 @@ def comparison_html(outcomes: Sequence[Outcome], failures: dict[str, str]) -> st
     rows += [[name, *[""] * 5, reason] for name, reason in failures.items()]
     head = ("Solver", "Best", "Median", "Worst", "Certified gap", "Time", "Result")
     values = {outcome.about.solver: outcome.values for outcome in outcomes}
+    nearby = figures.nearby(about.known, np.concatenate(list(values.values())))
     strip = figures.inline(figures.to_svg(figures.strip_figure(values, known=about.known)))
     body = [
         f"<h1>{text(about.problem)}: solvers compared</h1>",
@@ -38,8 +39,8 @@ def comparison_html(outcomes: Sequence[Outcome], failures: dict[str, str]) -> st
         f"exactly ({better}), so they can be compared whatever policy a solver ended with; the "
         "gap says how far that policy is from the exact answer.</p>",
         table(head, rows, "tnnnnnw"),
-        f'<h2>Every start</h2><figure class="card">{strip}<figcaption>One point per start'
-        + ("; orange lines mark known values nearby" if about.known else "")
+        f'<h2>Every start</h2><figure class="card narrow">{strip}<figcaption>One point per start'
+        + ("; orange lines mark known values" if nearby else "")
         + ".</figcaption></figure>",
         known_values(max(outcomes, key=_merit)),
     ]

@@ -79,7 +79,7 @@ def spread_figure(
     Known values far away (of a deliberately bad policy, say) would press all points into one.
     """
     finite = {i: value for i, value in enumerate(values) if np.isfinite(value)}
-    known = _nearby(known, list(finite.values()))
+    known = nearby(known, values)
     figure, ax = _axes(height=1.5 + 0.3 * (1 + len(known)))
     for i, value in finite.items():
         # A fixed shift by start keeps equal values apart without suggesting a second quantity.
@@ -102,7 +102,7 @@ def spread_figure(
 
 def strip_figure(values: dict[str, np.ndarray], *, known: dict[str, float]) -> "Figure":
     """One row of points per solver: the value at the exact best response of every start."""
-    known = _nearby(known, [v for points in values.values() for v in points if np.isfinite(v)])
+    known = nearby(known, np.concatenate(list(values.values())))
     figure, ax = _axes(height=1.2 + 0.45 * len(values))
     for row, points in enumerate(values.values()):
         shifts = [0.4 * ((i * 0.618) % 1 - 0.5) - row for i in range(len(points))]
@@ -136,8 +136,9 @@ def inline(svg: str) -> str:
     return re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
 
 
-def _nearby(known: dict[str, float], values: Sequence[float]) -> dict[str, float]:
-    lowest, highest = min(values), max(values)
+def nearby(known: dict[str, float], values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """The known values that can be drawn on one axis with these without squeezing them."""
+    lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
     reach = max(2 * (highest - lowest), 0.3 * max(abs(lowest), abs(highest)))
     return {name: v for name, v in known.items() if lowest - reach <= v <= highest + reach}
 

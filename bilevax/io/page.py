@@ -39,6 +39,7 @@ p { margin: .4rem 0 .8rem; max-width: 48rem; }
 figure { margin: 0; padding: 1rem 1.1rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figure svg text { font-family: inherit !important; }
+.narrow svg { max-width: 38rem; }
 figcaption { color: var(--soft); font-size: .92rem; margin-top: .5rem; }
 figcaption b { color: var(--ink); }
 .picture svg { background: #fff; border-radius: .4rem; max-height: 46rem; }

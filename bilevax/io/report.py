@@ -281,7 +281,11 @@ def _figures(outcome: Outcome, history: Sequence[dict[str, Any]]) -> str:
                 figures.spread_figure(outcome.values, best=best, known=about.known),
                 "<b>Spread over starts.</b> Each grey point is a start, the blue one the best. "
                 "Points far apart are different local optima."
-                + (" Orange marks known values nearby." if about.known else ""),
+                + (
+                    " Orange marks known values nearby."
+                    if figures.nearby(about.known, outcome.values)
+                    else ""
+                ),
             )
         )
     parts = [
