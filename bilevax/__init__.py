@@ -18,8 +18,12 @@ from ._mdp import occupancy as occupancy
 from ._mdp import q_values as q_values
 from ._mdp import state_values as state_values
 from ._oracle import AbstractOracle as AbstractOracle
+from ._oracle import AdaptivePolicyIteration as AdaptivePolicyIteration
+from ._oracle import NewtonKrylov as NewtonKrylov
 from ._oracle import PolicyIteration as PolicyIteration
+from ._oracle import PolicyMirrorDescent as PolicyMirrorDescent
 from ._oracle import Response as Response
+from ._oracle import ValueIteration as ValueIteration
 from ._penalty import AbstractPenalty as AbstractPenalty
 from ._penalty import BellmanPenalty as BellmanPenalty
 from ._penalty import NikaidoIsoda as NikaidoIsoda
@@ -27,6 +31,9 @@ from ._problem import BilevelProblem as BilevelProblem
 from ._problem import Simplex as Simplex
 from ._problem import Softmax as Softmax
 from ._problem import StackelbergGame as StackelbergGame
+from ._range import Range as Range
+from ._range import leader_return_range as leader_return_range
+from ._range import upper_value_range as upper_value_range
 from ._regularizer import NegativeEntropy as NegativeEntropy
 from ._regularizer import SquaredNorm as SquaredNorm
 from ._regularizer import Unregularized as Unregularized

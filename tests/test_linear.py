@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import spsolve as scipy_solve
 
 from bilevax._linear import DENSE_LIMIT, PolicySystem, bicgstab, policy_system, system_matrix
 from bilevax._transition import DensePolicyKernel, SparsePolicyKernel, SuccessorList
@@ -45,9 +45,13 @@ def test_a_large_slow_chain_is_solved_to_rounding_both_ways():
     matrix = scipy_matrix(kernel, discount)
     for b in (np.random.default_rng(1).random(41**2), np.eye(1, 41**2, 700)[0]):
         values = system.solve(jnp.asarray(b))
-        np.testing.assert_allclose(values, spsolve(matrix, b), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            values, np.asarray(scipy_solve(matrix, b)), rtol=1e-9, atol=1e-12
+        )
         mass = system.solve_transposed(jnp.asarray(b))
-        np.testing.assert_allclose(mass, spsolve(matrix.T.tocsc(), b), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            mass, np.asarray(scipy_solve(matrix.T.tocsc(), b)), rtol=1e-9, atol=1e-12
+        )
 
 
 def test_a_system_without_a_solution_gives_nan_and_not_a_number():
@@ -60,7 +64,9 @@ def test_an_episodic_chain_is_solved_at_discount_one():
     kernel = random_chain(DENSE_LIMIT + 1, 3)
     b = jnp.asarray(np.random.default_rng(2).random(kernel.num_states))
     values = policy_system(kernel, jnp.asarray(1.0)).solve(b)
-    np.testing.assert_allclose(values, spsolve(scipy_matrix(kernel, 1.0), b), rtol=1e-10)
+    np.testing.assert_allclose(
+        values, np.asarray(scipy_solve(scipy_matrix(kernel, 1.0), b)), rtol=1e-10
+    )
 
 
 def test_dense_and_sparse_kernels_of_one_policy_are_one_matrix():
