@@ -90,6 +90,11 @@ def test_version(cli):
     assert cli("--version") == (0, f"bilevax {bx.__version__}\n", "")
 
 
+def test_without_arguments_the_help_is_shown(cli):
+    code, out, err = cli()
+    assert code == 2 and "compare" in out + err and "error" not in err
+
+
 def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
     folder = tmp_path / "runs" / "game"
     code, out, err = cli("solve", "--json", *QUICK, "--gap-tol", 10, "--out", folder, "--game", 4)

@@ -63,6 +63,8 @@ def execute(arguments: Sequence[str]) -> int:
                 print("bilevax: interrupted", file=sys.stderr)
                 return INTERRUPTED
             raise
+        if not usage():  # the help was asked for by giving no arguments, and has been printed
+            return BAD_INPUT
         return _fail(usage())
 
 
