@@ -37,6 +37,7 @@ class Gap(eqx.Module):
     largest: Scalar
 
 
+@eqx.filter_jit
 def best_responses(
     mdps: PyTree[MDP], *, tol: float = 1e-12, max_steps: int = 500
 ) -> PyTree[Response]:
@@ -47,6 +48,7 @@ def best_responses(
     )
 
 
+@eqx.filter_jit
 def duality_gap(
     mdps: PyTree[MDP], policy: PyTree, responses: PyTree[Response] | None = None
 ) -> Gap:

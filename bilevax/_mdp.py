@@ -268,6 +268,7 @@ class Evaluation(eqx.Module):
         return own - tau * self.mdp.regularizer.value(self.policy)
 
 
+@eqx.filter_jit
 def evaluate(
     mdp: MDP, policy: Float[Array, "*N S A"], inverse: Float[Array, "*N S S"] | None = None
 ) -> Evaluation:
@@ -285,21 +286,25 @@ def evaluate(
     return Evaluation(mdp, policy, system, occupancy)
 
 
+@eqx.filter_jit
 def state_values(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
     """V_pi(s) = E[sum_t discount^t (r - tau h)], the regularised value (spec (M1)), ``[S]``."""
     return evaluate(mdp, policy).values()
 
 
+@eqx.filter_jit
 def q_values(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S A"]:
     """Q_pi(s,a) = r(s,a) + discount E V_pi(s') (spec (M2)), shape ``[S, A]``."""
     return action_values(mdp, state_values(mdp, policy))
 
 
+@eqx.filter_jit
 def expected_return(mdp: MDP, policy: Float[Array, "*N S A"]) -> Scalar:
     """V_pi(rho) = sum_s rho(s) V_pi(s), summed over contexts (spec (M1))."""
     return evaluate(mdp, policy).expected_return()
 
 
+@eqx.filter_jit
 def occupancy(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
     """d_pi(s) = E sum_t discount^t 1{s_t = s} from rho, shape ``[S]``.
 
