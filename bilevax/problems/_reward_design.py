@@ -73,7 +73,8 @@ def reward_design(
     per step in an avoided state. ``known`` holds it without any change, and its largest value under
     any policy whatever, which no incentive can exceed.
     """
-    environment = make_environment(env)
+    made = make_environment(env)
+    environment = getattr(made, "unwrapped", made)
     mdp = MDP.from_gymnasium(environment, discount=discount, tau=tau)
     states = mdp.num_states
     wrong = [s for s in avoid if not 0 <= s < states]
@@ -100,7 +101,7 @@ def reward_design(
     return ZooProblem(
         name="reward_design",
         summary=(
-            f"A designer changes the rewards of {type(environment.unwrapped).__name__} within a "
+            f"A designer changes the rewards of {type(environment).__name__} within a "
             f"budget of {budget:g}; an agent answers optimally; the designer wants the task done "
             "without visits to some states."
         ),
@@ -112,7 +113,7 @@ def reward_design(
         ),
         steps=2000,
         default_starts=4,
-        figure=partial(_figure, problem, environment.unwrapped, before),
+        figure=partial(_figure, problem, environment, before),
         known={
             "without any change": float(expected_return(own, before)),
             "no incentive can exceed": float(jnp.sum(own.initial * best_responses(own).values)),

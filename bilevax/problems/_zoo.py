@@ -46,7 +46,7 @@ class ZooProblem:
     known: dict[str, float]
     arrays: Callable[[Solution], dict[str, np.ndarray]]
 
-    def natural_value(self, upper_value: Array) -> Array:
+    def natural_value(self, upper_value: Array | float) -> Array | float:
         """The upper value in the sense of the problem: a return where ``maximize``, else a cost."""
         return -upper_value if self.maximize else upper_value
 
