@@ -50,10 +50,12 @@ def solve(
         x0 = jax.tree.map(jnp.asarray, x0)
         check_problem(problem, x0, policy0)
         state = start(estimator, solver, x0, policy0, key)
-    state = advance(estimator, solver, state, jnp.asarray(max_steps), jnp.asarray(tol))
+    # Arrays, since a Python number would be compiled in.
+    tolerance, gap_tolerance = jnp.asarray(tol), jnp.asarray(gap_tol)
+    state = advance(estimator, solver, state, jnp.asarray(max_steps), tolerance)
     if fresh and concrete(state.failed) and state.failed and state.step == 1:
         check_first_value(state.progress.upper_value)
-    return finish(estimator, solver, state, tol, gap_tol)
+    return finish(estimator, solver, state, tolerance, gap_tolerance)
 
 
 def as_estimator(problem: Problem | AbstractEstimator) -> AbstractEstimator:
