@@ -55,7 +55,7 @@ def bimatrix(*, leader=None, follower=None, game: int = 3, tau: float = 0.003) -
         maximize=True,
         solver=PBRL(penalty_weight=Homotopy(1.0, 1e4, 1500)),
         steps=2000,
-        default_starts=8,
+        default_starts=16,
         figure=partial(_figure, stackelberg_game),
         known=known,
         arrays=partial(game_arrays, stackelberg_game),
