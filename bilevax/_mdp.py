@@ -277,6 +277,10 @@ def evaluate(
     ``inverse`` is the inverse of a nearby policy's system (``evaluation.system.inverse`` of an
     earlier call): a preconditioner that replaces the factorisation while it serves.
     """
+    if policy.shape != mdp.reward.shape:
+        raise ValueError(
+            f"evaluate: policy has shape {policy.shape}; with this MDP it is {mdp.reward.shape}."
+        )
 
     def one(mdp, policy, *inverse):
         system = policy_system(mdp.transition.under(policy), mdp.discount, *inverse)
