@@ -57,9 +57,17 @@ polish = bx.ImplicitGradient(optax.adam(1e-2))
 polished = bx.solve(problem, polish, raised.x, max_steps=300)
 describe("polished", polished)
 
+# An agent that loses at most .01 may do better or worse for the designer: the certified range.
+time_in_4 = jnp.zeros((S, A)).at[4].set(1.0)
+ends = bx.upper_value_range(lower(polished.x), time_in_4, tolerance=0.01)
+print(
+    f"steps in state 4: {ends.pessimistic:.3f} to {ends.optimistic:.3f} if the agent may lose .01"
+)
+
 print(
     "subsidies", np.round(np.asarray(polished.x), 3), "of total", round(float(polished.x.sum()), 6)
 )
 assert light.result == bx.RESULTS.infeasible and raised.result == bx.RESULTS.successful
 assert float(polished.x.sum()) <= 1 + 1e-12 and float(polished.x.min()) >= 0
 assert abs(raised.upper_value - raised.best_response_value) < 1e-3
+assert ends.pessimistic <= -polished.best_response_value <= ends.optimistic
