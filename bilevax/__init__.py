@@ -27,6 +27,7 @@ from ._oracle import ValueIteration as ValueIteration
 from ._penalty import AbstractPenalty as AbstractPenalty
 from ._penalty import BellmanPenalty as BellmanPenalty
 from ._penalty import NikaidoIsoda as NikaidoIsoda
+from ._polish import polish as polish
 from ._problem import BilevelProblem as BilevelProblem
 from ._problem import Simplex as Simplex
 from ._problem import Softmax as Softmax
@@ -42,7 +43,6 @@ from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from ._solve import solve as solve
 from ._solver import PBRL as PBRL
-from ._solver import Alternating as Alternating
 from ._solver import Annealed as Annealed
 from ._solver import AutomaticWeight as AutomaticWeight
 from ._solver import ConstantWeight as ConstantWeight
@@ -51,6 +51,7 @@ from ._solver import ImplicitGradient as ImplicitGradient
 from ._solver import IndependentGradient as IndependentGradient
 from ._solver import MirrorDescent as MirrorDescent
 from ._solver import SoftmaxLogits as SoftmaxLogits
+from ._solver.quasi_newton import QuasiNewton as QuasiNewton
 from ._transition import DenseTransition as DenseTransition
 from ._transition import SuccessorList as SuccessorList
 

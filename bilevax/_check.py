@@ -43,6 +43,7 @@ def check_problem(
             f"{name}: project returns {_layout(projected)} for an x of {_layout(x0)}; "
             "it must keep structure, shapes and dtypes."
         )
+    x0 = problem.project(x0)
     lower = problem.lower(x0)
     for level in lower if isinstance(lower, tuple) else (lower,):
         if not hasattr(level, "induced_mdps"):

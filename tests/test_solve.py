@@ -168,6 +168,11 @@ def test_bad_arguments_are_refused_in_one_sentence(message):
         bx.solve(GAME, SOLVER, arguments.pop("x0"), **arguments)
 
 
+def test_a_start_outside_x_is_projected_first():
+    game = random_game(0, parameterization=bx.Simplex())
+    bx.solve(game, bx.IndependentGradient(), START + 7, max_steps=1)
+
+
 def test_a_policy_on_actions_that_do_not_exist_is_refused():
     problem = one_state(lambda x, policy, evaluation: x)
     with pytest.raises(ValueError, match=r"positive at \[0, 2\]"):
