@@ -49,10 +49,10 @@ class NegativeEntropy(AbstractRegularizer):
         return jnp.sum(_plogp(policy), axis=-1)
 
     def greedy(self, q, tau, available):
-        return jax.nn.softmax(_masked(q, available) / tau, axis=-1)
+        return jax.nn.softmax(_masked(q / tau, available), axis=-1)
 
     def conjugate(self, q, tau, available):
-        return tau * jax.nn.logsumexp(_masked(q, available) / tau, axis=-1)
+        return tau * jax.nn.logsumexp(_masked(q / tau, available), axis=-1)
 
     def mirror_step(self, policy, step, available):
         return jax.nn.softmax(_masked(jnp.log(policy) - step, available), axis=-1)
