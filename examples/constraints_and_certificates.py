@@ -1,4 +1,4 @@
-"""Constraints on x, what the certificate says, and a polish by exact gradients."""
+"""Constraints on x, what the certificate says, and a polish on F itself."""
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +52,8 @@ print("               ", bx.RESULTS[light.result])
 raised = bx.solve(problem, solver, x0, state=light.state, max_steps=800)
 describe("carried on", raised)
 
-# Polish: exact descent on F from there. The agent then answers optimally by construction.
-polish = bx.ImplicitGradient(optax.adam(1e-2))
-polished = bx.solve(problem, polish, raised.x, max_steps=300)
+# Polish: quasi-Newton descent on F from there. The agent then answers optimally by construction.
+polished = bx.polish(problem, raised)
 describe("polished", polished)
 
 # An agent that loses at most .01 may do better or worse for the designer: the certified range.
