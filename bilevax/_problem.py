@@ -49,8 +49,8 @@ class BilevelProblem(eqx.Module):
         lower: ``lower(x) -> MDP`` (or a tuple of MDPs, or a game).
         project: the projection onto X; see ``optax.projections`` for boxes, simplices and balls.
 
-    Keep large arrays out of closures: an ``equinox.Module`` with a ``__call__`` serves as a function
-    and hands its arrays to the compiler as arguments rather than as constants.
+    Keep large arrays out of closures: an ``equinox.Module`` with a ``__call__`` serves as a
+    function and hands its arrays to the compiler as arguments rather than as constants.
     """
 
     upper: Callable[..., Scalar]
@@ -102,8 +102,8 @@ class StackelbergGame(eqx.Module):
         kernel: P(s'|s, a_l, a_f), shape ``[S, L, A, S]``; rows may sum to less than one.
         discount, initial, tau, regularizer: as in ``MDP``; tau regularises the follower only.
         sees_action: whether play is sequential.
-        parameterization: ``Softmax()`` (x are the leader's logits ``[S, L]``) or ``Simplex()`` (x is
-            the leader's policy).
+        parameterization: ``Softmax()`` (x are the leader's logits ``[S, L]``) or ``Simplex()`` (x
+            is the leader's policy).
     """
 
     leader_reward: Float[Array, "S L A"]
@@ -137,10 +137,12 @@ class StackelbergGame(eqx.Module):
     def lower(self, x: Float[Array, "S L"]) -> MDP:
         """The follower's MDP, the leader's policy averaged into reward and kernel."""
         leader = self.leader_policy(x)
-        options = dict(discount=self.discount, tau=self.tau, regularizer=self.regularizer)
+        options: dict[str, Any] = dict(
+            discount=self.discount, tau=self.tau, regularizer=self.regularizer
+        )
         if not self.sees_action:
             reward = jnp.einsum("sl,sla->sa", leader, self.follower_reward)
-            # Flat, so that neither this product nor its transpose in the gradient copies the kernel.
+            # Flat, so that neither this product nor its transpose in a gradient copies the kernel.
             states, leads, follows = self.follower_reward.shape
             flat = self.kernel.reshape(states, leads, follows * states)
             kernel = jnp.einsum("sl,slk->sk", leader, flat).reshape(states, follows, states)
@@ -200,16 +202,20 @@ def _stackelberg(
         )
     # Construct both players' flattened MDPs once: their checks name a faulty entry.
     flat = kernel.reshape(states, leads * follows, states)
-    for reward in (leader_reward, follower_reward):
-        checked = MDP(reward.reshape(states, -1), flat, discount=discount, initial=initial, tau=tau)
-    return cls(
+    options: dict[str, Any] = dict(discount=0.0, initial=initial, tau=tau, regularizer=regularizer)
+    MDP(leader_reward.reshape(states, -1), flat, **options)
+    checked = MDP(follower_reward.reshape(states, -1), flat, **options)
+    game = cls(
         leader_reward=leader_reward,
         follower_reward=follower_reward,
         kernel=kernel,
-        discount=checked.discount,
+        discount=jnp.asarray(discount, checked.reward.dtype),
         initial=checked.initial,
-        tau=jnp.asarray(tau, leader_reward.dtype),
-        regularizer=checked.regularizer if not checked.tau.any() else regularizer,
+        tau=checked.tau,
+        regularizer=checked.regularizer,
         parameterization=parameterization,
         sees_action=sees_action,
     )
+    # The discount is checked where it acts: discount 1 may be legal for one player, not for both.
+    game.lower(jnp.full((states, leads), 1 / leads, checked.reward.dtype))
+    return game
