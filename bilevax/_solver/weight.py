@@ -75,13 +75,15 @@ class AutomaticWeight(AbstractWeight):
     """Multiplied by ``factor`` every ``every`` steps while the penalty is above ``gap_tol``.
 
     The penalty by the solver's oracle decides, up to the oracle's tolerance the true gap; the
-    certificate at the end has the last word.
+    certificate at the end has the last word. The weight never exceeds ``largest``: a penalty that
+    no weight brings down is the jitter of too large steps, which more weight would only feed.
     """
 
     gap_tol: float
     initial: float = 1.0
     factor: float = 2.0
     every: int = 50
+    largest: float = 1e6
 
     def __check_init__(self):
         _check_positive("AutomaticWeight: gap_tol", self.gap_tol)
@@ -90,13 +92,18 @@ class AutomaticWeight(AbstractWeight):
             raise ValueError(f"AutomaticWeight: factor is {self.factor}; give more than 1.")
         if self.every < 1:
             raise ValueError(f"AutomaticWeight: every is {self.every}; give at least 1.")
+        if not self.largest >= self.initial:
+            raise ValueError(
+                f"AutomaticWeight: largest is {self.largest}; give at least initial, "
+                f"{self.initial}."
+            )
 
     def init(self):
         return self.initial
 
     def next(self, weight, step, penalty):
         raise_now = (step % self.every == 0) & (penalty > self.gap_tol)
-        return jnp.where(raise_now, self.factor * weight, weight)
+        return jnp.where(raise_now, jnp.minimum(self.factor * weight, self.largest), weight)
 
     def settled(self, step, penalty):
         return penalty <= self.gap_tol
