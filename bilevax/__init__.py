@@ -43,6 +43,7 @@ from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from ._solve import solve as solve
 from ._solver import PBRL as PBRL
+from ._solver import Alternating as Alternating
 from ._solver import Annealed as Annealed
 from ._solver import AutomaticWeight as AutomaticWeight
 from ._solver import ConstantWeight as ConstantWeight

@@ -35,11 +35,20 @@ class Memory(eqx.Module):
 
 
 class Terms(eqx.Module):
-    """f, the penalty p, and whether every oracle met its tolerance."""
+    """What comes with a gradient.
+
+    Attributes:
+        upper: f.
+        penalty: p, by the solver's own oracle (NaN where not computed).
+        converged: whether every oracle met its tolerance.
+        curvature: per player, the modulus of the differentiated function in the policy of each
+            state, in the geometry of the regulariser; shape ``[S]``. ``None`` where tau is 0.
+    """
 
     upper: Scalar
     penalty: Scalar
     converged: Bool[Array, ""]
+    curvature: PyTree[Array] | None
 
 
 class Certificate(eqx.Module):
@@ -58,19 +67,29 @@ class AbstractEstimator(eqx.Module):
         """A uniform policy of the right shape, and cold warm starts."""
 
     @abc.abstractmethod
-    def penalised_gradient(
+    def respond(
         self,
         oracle: AbstractOracle,
+        x: PyTree,
+        policy: PyTree,
+        memory: Memory,
+        key: Key,
+        *,
+        single_loop: bool,
+    ) -> Memory:
+        """The memory with the players' best responses at (x, policy)."""
+
+    @abc.abstractmethod
+    def penalised_gradient(
+        self,
         penalty: AbstractPenalty,
         x: PyTree,
         policy: PyTree,
         weight: Scalar,
         memory: Memory,
         key: Key,
-        *,
-        single_loop: bool,
     ) -> tuple[Terms, tuple[PyTree, PyTree], Memory]:
-        """f and p, the gradient of f + weight p in (x, policy), and the memory renewed."""
+        """The gradient of f + weight p in (x, policy) at the responses kept in ``memory``."""
 
     @abc.abstractmethod
     def independent_gradient(
@@ -113,26 +132,25 @@ class Exact(AbstractEstimator):
         responses = over_players(lambda mdp: cold_start(oracle, mdp), mdps)
         return policy, Memory(responses, over_players(_no_inverse, mdps))
 
-    def penalised_gradient(
-        self, oracle, penalty, x, policy, weight, memory, key, *, single_loop=False
-    ):
+    def respond(self, oracle, x, policy, memory, key, *, single_loop=False):
         answer = track if single_loop else respond
         mdps = lax.stop_gradient(self._induced(x, policy))
         responses = over_players(lambda m, warm: answer(oracle, m, warm), mdps, memory.responses)
-        responses = over_players(_renew_inverse, mdps, responses)
+        return Memory(over_players(_renew_inverse, mdps, responses), memory.inverses)
 
+    def penalised_gradient(self, penalty, x, policy, weight, memory, key):
         def objective(point):
             x, policy = point
             mdps, evaluations = self._evaluate(x, policy, memory.inverses)
             upper = self.problem.upper(x, policy, evaluations)
-            gap = penalty(mdps, evaluations, responses)
-            return upper + weight * gap, (upper, gap, _inverses(evaluations))
+            gap, per_state = penalty(mdps, evaluations, memory.responses)
+            curvature = _curvature(weight, mdps, per_state)
+            return upper + weight * gap, (upper, gap, curvature, _inverses(evaluations))
 
-        (_, (upper, gap, inverses)), gradient = jax.value_and_grad(objective, has_aux=True)(
-            (x, policy)
-        )
-        terms = Terms(upper, gap, _all_converged(responses))
-        return terms, gradient, Memory(responses, inverses)
+        (_, aux), gradient = jax.value_and_grad(objective, has_aux=True)((x, policy))
+        upper, gap, curvature, inverses = aux
+        terms = Terms(upper, gap, _all_converged(memory.responses), curvature)
+        return terms, gradient, Memory(memory.responses, inverses)
 
     def independent_gradient(self, x, policy, memory, key):
         def objective(point):
@@ -142,17 +160,17 @@ class Exact(AbstractEstimator):
             evaluations = over_players(evaluate, mdps, policy, memory.inverses)
             upper = self.problem.upper(x, policy, evaluations)
             returns = over_players(lambda mdp, e: e.expected_return(), mdps, evaluations)
-            return upper, sum(jax.tree.leaves(returns)), _inverses(evaluations)
+            curvature = _curvature(
+                1, mdps, over_players(lambda _, e: e.occupancy, mdps, evaluations)
+            )
+            aux = (upper, curvature, _inverses(evaluations))
+            return (upper, sum(jax.tree.leaves(returns))), aux
 
-        def both(point):
-            upper, returns, inverses = objective(point)
-            return (upper, returns), (upper, inverses)
-
-        _, pullback, (upper, inverses) = jax.vjp(both, (x, policy), has_aux=True)
+        _, pullback, (upper, curvature, inverses) = jax.vjp(objective, (x, policy), has_aux=True)
         one, zero = jnp.ones_like(upper), jnp.zeros_like(upper)
         ((in_x, _),) = pullback((one, zero))
         ((_, in_policy),) = pullback((zero, -one))
-        terms = Terms(upper, jnp.full_like(upper, jnp.nan), jnp.asarray(True))
+        terms = Terms(upper, jnp.full_like(upper, jnp.nan), jnp.asarray(True), curvature)
         return terms, (in_x, in_policy), Memory(memory.responses, inverses)
 
     def hypergradient(self, oracle, x, memory, key):
@@ -166,7 +184,7 @@ class Exact(AbstractEstimator):
             return self.problem.upper(x, policy, evaluations), (policy, _inverses(evaluations))
 
         (upper, (policy, inverses)), gradient = jax.value_and_grad(objective, has_aux=True)(x)
-        terms = Terms(upper, jnp.zeros_like(upper), _all_converged(responses))
+        terms = Terms(upper, jnp.zeros_like(upper), _all_converged(responses), None)
         return terms, gradient, policy, Memory(responses, inverses)
 
     def certify(self, x, policy):
@@ -203,6 +221,19 @@ class Exact(AbstractEstimator):
 
 def _tau(mdp):
     return mdp.tau
+
+
+def _curvature(weight, mdps, per_state):
+    """weight tau (weight of the state), or None where some player's tau is 0."""
+    players = jax.tree.leaves(mdps, is_leaf=is_mdp)
+    if any(isinstance(mdp.regularizer, Unregularized) for mdp in players):
+        return None
+
+    def one(mdp, states):
+        tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
+        return weight * tau * states
+
+    return over_players(one, mdps, per_state)
 
 
 def differentiable_policy(mdp: MDP, response: Response) -> Array:

@@ -29,16 +29,27 @@ class AbstractPenalty(eqx.Module):
     """p(x, y) >= 0, zero where every player's policy is a best response."""
 
     @abc.abstractmethod
-    def of_player(self, mdp: MDP, evaluation: Evaluation, response: Response) -> Scalar:
-        """One player's part, the response held fixed."""
+    def of_player(
+        self, mdp: MDP, evaluation: Evaluation, response: Response
+    ) -> tuple[Scalar, Float[Array, "*N S"]]:
+        """One player's part, the response held fixed, and the weight it gives to each state.
+
+        The penalty is a sum of regularised terms over states; tau times the weights is the modulus
+        of each in the geometry of h, which is what a natural step divides by.
+        """
 
     def __call__(
         self, mdps: PyTree[MDP], evaluations: PyTree[Evaluation], responses: PyTree[Response]
-    ) -> Scalar:
-        """The sum over players, differentiable in the MDPs and in the evaluated policies."""
+    ) -> tuple[Scalar, PyTree[Array]]:
+        """The sum over players, differentiable in the MDPs and in the evaluated policies.
+
+        Beside it each player's weight of each state, ``[S]``, a constant.
+        """
         responses = jax.lax.stop_gradient(responses)
         parts = jax.tree.map(self.of_player, mdps, evaluations, responses, is_leaf=is_mdp)
-        return jax.tree.reduce(jnp.add, parts)
+        penalties = jax.tree.map(lambda _, part: part[0], mdps, parts, is_leaf=is_mdp)
+        weights = jax.tree.map(lambda _, part: part[1], mdps, parts, is_leaf=is_mdp)
+        return jax.tree.reduce(jnp.add, penalties), jax.lax.stop_gradient(weights)
 
 
 class NikaidoIsoda(AbstractPenalty):
@@ -74,7 +85,7 @@ class NikaidoIsoda(AbstractPenalty):
         q = action_values(mdp, response.values)
         backup = jnp.sum(response.policy * q, -1) - _regularization(mdp, response.policy)
         best = jnp.sum(start * response.values) + jnp.sum(d * (backup - response.values))
-        return best - evaluation.expected_return()
+        return best - evaluation.expected_return(), evaluation.occupancy
 
 
 class BellmanPenalty(AbstractPenalty):
@@ -112,7 +123,8 @@ class BellmanPenalty(AbstractPenalty):
             )
         q = action_values(mdp, self._values_at(mdp, response))
         current = jnp.sum(evaluation.policy * q, -1) - _regularization(mdp, evaluation.policy)
-        return jnp.sum(mu * (soft_maximum(mdp, q) - current))
+        regret = soft_maximum(mdp, q) - current
+        return jnp.sum(mu * regret), jnp.broadcast_to(mu, regret.shape)
 
     @staticmethod
     def _values_at(mdp, response):

@@ -55,7 +55,11 @@ class NegativeEntropy(AbstractRegularizer):
         return tau * jax.nn.logsumexp(_masked(q / tau, available), axis=-1)
 
     def mirror_step(self, policy, step, available):
-        return jax.nn.softmax(_masked(jnp.log(policy) - step, available), axis=-1)
+        moved = jax.nn.softmax(_masked(jnp.log(policy) - step, available), axis=-1)
+        # The step never reaches the boundary. What underflows stays at the smallest normal number,
+        # the point at which the slope of h is taken, and can come back from there.
+        inside = jnp.maximum(moved, jnp.finfo(moved.dtype).tiny)
+        return inside if available is None else jnp.where(available, inside, 0)
 
 
 class SquaredNorm(AbstractRegularizer):

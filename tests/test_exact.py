@@ -21,7 +21,9 @@ class Mixture(bx.AbstractPenalty):
 
     def of_player(self, mdp, evaluation, response):
         parts = (bx.NikaidoIsoda(), bx.NikaidoIsoda(UNIFORM_WEIGHT), bx.BellmanPenalty())
-        return self.weights @ jnp.stack([p.of_player(mdp, evaluation, response) for p in parts])
+        pairs = [p.of_player(mdp, evaluation, response) for p in parts]
+        penalties, weights = (jnp.stack(column) for column in zip(*pairs, strict=True))
+        return self.weights @ penalties, jnp.tensordot(self.weights, weights, 1)
 
 
 class Case:
@@ -42,9 +44,8 @@ class Case:
 
         @jax.jit
         def penalised(x, policy, weight, shares, memory):
-            return estimator.penalised_gradient(
-                ORACLE, Mixture(shares), x, policy, weight, memory, KEY
-            )
+            memory = estimator.respond(ORACLE, x, policy, memory, KEY)
+            return estimator.penalised_gradient(Mixture(shares), x, policy, weight, memory, KEY)
 
         @jax.jit
         def hypergradient(x, memory):
@@ -230,10 +231,11 @@ def test_gradients_of_f_and_of_every_penalty_match_differences_in_x_and_policy(c
 
 def test_the_step_in_logits_descends_the_gradient_in_logits(case):
     shares, weight = jnp.asarray([1.0, 0.5, 2.0]), jnp.asarray(3.0)
-    _, gradient, _ = case.penalised(case.x, case.policy, weight, shares, case.memory)
+    gradient = lambda policy, memory: case.penalised(case.x, policy, weight, shares, memory)
     update = bx.SoftmaxLogits(optax.sgd(1.0))
     state = update.init(case.x, case.policy)
-    *_, norm, (logits, _) = update(case.estimator, case.x, case.policy, gradient, state)
+    moved = update(case.estimator, gradient, case.x, case.policy, case.memory, state)
+    logits, _ = moved.state
     moves = jax.tree.map(lambda old, new: old - new, state[0], logits)
     available = np.concatenate([mask.ravel() for mask in case.masks])
 
@@ -248,7 +250,11 @@ def test_the_step_in_logits_descends_the_gradient_in_logits(case):
     start = np.where(available, _flat(state[0]), 0)
     expected = reference.central_jacobian(objective, start, among=np.flatnonzero(available))[0]
     assert _error(np.where(available, _flat(moves), np.nan), expected) < 1e-6
-    np.testing.assert_allclose(norm, np.hypot(np.nansum(expected**2) ** 0.5, _norm(gradient[0])))
+    _, (in_x, _), _ = gradient(case.policy, case.memory)
+    moved_x = jax.tree.map(jnp.subtract, case.x, in_x)
+    in_x = jax.tree.map(jnp.subtract, case.x, case.estimator.project(moved_x))
+    size = np.hypot(np.nansum(expected**2) ** 0.5, _norm(in_x))
+    np.testing.assert_allclose(moved.norm, size)
 
 
 def test_the_hypergradient_matches_differences_of_the_lower_level_solved_anew(case):

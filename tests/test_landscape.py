@@ -27,7 +27,7 @@ def penalised(x, z, weight, kind):
     evaluation = bx.evaluate(mdp, policy)
     response = bx.best_responses(GAME.lower(jax.lax.stop_gradient(x)), tol=1e-15)
     parts = jnp.stack(
-        [p(mdp, evaluation, response) for p in (bx.NikaidoIsoda(), bx.BellmanPenalty())]
+        [p(mdp, evaluation, response)[0] for p in (bx.NikaidoIsoda(), bx.BellmanPenalty())]
     )
     penalty = jnp.where(kind == 0, parts[0], parts[1])
     return GAME.upper(x, policy, evaluation) + weight * penalty, parts[0]
@@ -83,7 +83,7 @@ def penalty_over_choices(x, chances):
     response = bx.best_responses(mdp)
     policies = jnp.stack([chances, 1 - chances], axis=-1)[:, None]
     policies = jnp.concatenate([policies, response.policy[None]])
-    one = lambda policy: bx.NikaidoIsoda()(mdp, bx.evaluate(mdp, policy), response)
+    one = lambda policy: bx.NikaidoIsoda()(mdp, bx.evaluate(mdp, policy), response)[0]
     return policies[:, 0, 0], jax.vmap(one)(policies)
 
 

@@ -24,7 +24,7 @@ def penalties(mdp, policy):
         bx.BellmanPenalty(),
         bx.BellmanPenalty(jnp.asarray(MU)),
     )
-    return jnp.stack([p(mdp, evaluation, response) for p in kinds]), response.policy
+    return jnp.stack([p(mdp, evaluation, response)[0] for p in kinds]), response.policy
 
 
 def random_mdp(seed, tau, regularizer):

@@ -1,7 +1,7 @@
 """Bilevel solvers: each a frozen configuration with a pure ``init`` and ``step``."""
 
 from .annealed import Annealed
-from .base import AbstractSolver, MirrorDescent, Progress, SoftmaxLogits, State
+from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxLogits, State
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
 from .pbrl import PBRL
@@ -10,6 +10,7 @@ from .weight import AutomaticWeight, ConstantWeight, Homotopy
 __all__ = [
     "PBRL",
     "AbstractSolver",
+    "Alternating",
     "Annealed",
     "AutomaticWeight",
     "ConstantWeight",

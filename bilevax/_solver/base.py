@@ -1,13 +1,15 @@
 """What all solvers share: the state, its progress line, and the updates of (x, policy)."""
 
 import abc
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 
-from .._exact import AbstractEstimator, Memory
+from .._exact import AbstractEstimator, Memory, Terms
 from .._types import Array, Bool, Int, Key, PyTree, Scalar
 
 
@@ -55,8 +57,26 @@ class State(eqx.Module):
     progress: Progress
 
 
+Gradient: TypeAlias = Callable[[PyTree, Memory], tuple[Terms, tuple[PyTree, PyTree], Memory]]
+"""The gradient in (x, policy) at the current x and a policy, with the memory renewed."""
+
+
+class Moved(NamedTuple):
+    """Where an update went, and what it saw on the way.
+
+    ``norm`` is that of the gradient in the moved variables, ``terms`` those of the last gradient.
+    """
+
+    x: PyTree
+    policy: PyTree
+    norm: Scalar
+    terms: Terms
+    memory: Memory
+    state: PyTree
+
+
 class AbstractUpdate(eqx.Module):
-    """How (x, policy) moves along a gradient."""
+    """How (x, policy) moves along gradients."""
 
     @abc.abstractmethod
     def init(self, x: PyTree, policy: PyTree) -> PyTree:
@@ -66,12 +86,62 @@ class AbstractUpdate(eqx.Module):
     def __call__(
         self,
         estimator: AbstractEstimator,
+        gradient: Gradient,
         x: PyTree,
         policy: PyTree,
-        gradient: tuple[PyTree, PyTree],
+        memory: Memory,
         state: PyTree,
-    ) -> tuple[PyTree, PyTree, Scalar, PyTree]:
-        """The new x and policy, the norm of the gradient in the moved variables, the state."""
+    ) -> Moved:
+        """The new x and policy."""
+
+
+class Alternating(AbstractUpdate):
+    """Minimises in the policy first, by a step of regularised policy iteration; then moves x.
+
+    The policy takes the proximal step ``gradient / curvature`` in its regulariser's geometry. Where
+    f is an expected return and ``policy_step`` is 1, that is soft policy iteration (the natural
+    policy gradient at its Newton step) on the penalised objective: quadratically convergent, so the
+    policy keeps up with x at any penalty weight and temperature, and x sees the gradient of
+    ``min over y of f + weight p``. Two gradients a step. Needs tau > 0.
+
+    Attributes:
+        optimizer: any optax optimiser of x.
+        policy_step: in (0, 1]; less than 1 damps the policy's step where f is far from linear in
+            the occupancy.
+    """
+
+    optimizer: optax.GradientTransformation
+    policy_step: float = 1.0
+
+    def __check_init__(self):
+        if not 0 < self.policy_step <= 1:
+            raise ValueError(
+                f"Alternating: policy_step is {self.policy_step}; it must lie in (0, 1]."
+            )
+
+    def init(self, x, policy):
+        return self.optimizer.init(x)
+
+    def __call__(self, estimator, gradient, x, policy, memory, state):
+        terms, (_, in_policy), memory = gradient(policy, memory)
+        if terms.curvature is None:
+            raise ValueError(
+                "Alternating: tau is 0, where the policy's step has no curvature to divide by; "
+                "give the lower level a positive tau or use SoftmaxLogits."
+            )
+        step = jax.tree.map(self._natural, in_policy, terms.curvature)
+        policy = estimator.mirror_step(x, policy, step)
+        terms, (in_x, _), memory = gradient(policy, memory)
+        moves, state = self.optimizer.update(in_x, state, x)
+        norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
+        x = estimator.project(optax.apply_updates(x, moves))
+        return Moved(x, policy, norm, terms, memory, state)
+
+    def _natural(self, gradient, curvature):
+        # A state that is never visited has neither gradient nor curvature, and does not move.
+        visited = (curvature > 0)[..., None]
+        size = jnp.where(visited, curvature[..., None], 1)
+        return jnp.where(visited, self.policy_step * gradient / size, 0)
 
 
 class SoftmaxLogits(AbstractUpdate):
@@ -86,18 +156,17 @@ class SoftmaxLogits(AbstractUpdate):
         logits = jax.tree.map(jnp.log, policy)
         return logits, self.optimizer.init((x, logits))
 
-    def __call__(self, estimator, x, policy, gradient, state):
+    def __call__(self, estimator, gradient, x, policy, memory, state):
         logits, inner = state
-        in_x, in_policy = gradient
+        terms, (in_x, in_policy), memory = gradient(policy, memory)
         in_logits = jax.tree.map(
             lambda pi, g: pi * (g - jnp.sum(pi * g, -1, keepdims=True)), policy, in_policy
         )
-        gradient = (in_x, in_logits)
-        moves, inner = self.optimizer.update(gradient, inner, (x, logits))
+        moves, inner = self.optimizer.update((in_x, in_logits), inner, (x, logits))
         norm = optax.tree.norm((projected_gradient(estimator, x, in_x), in_logits))
         x, logits = optax.apply_updates((x, logits), moves)
         policy = jax.tree.map(lambda z: jax.nn.softmax(z, axis=-1), logits)
-        return estimator.project(x), policy, norm, (logits, inner)
+        return Moved(estimator.project(x), policy, norm, terms, memory, (logits, inner))
 
 
 class MirrorDescent(AbstractUpdate):
@@ -114,13 +183,13 @@ class MirrorDescent(AbstractUpdate):
     def init(self, x, policy):
         return ()
 
-    def __call__(self, estimator, x, policy, gradient, state):
-        in_x, in_policy = gradient
+    def __call__(self, estimator, gradient, x, policy, memory, state):
+        terms, (in_x, in_policy), memory = gradient(policy, memory)
         step = jax.tree.map(lambda g: self.step_size * g, in_policy)
         moved = jax.tree.map(lambda z, g: z - self.step_size * g, x, in_x)
         new = estimator.project(moved), estimator.mirror_step(x, policy, step)
         change = jax.tree.map(lambda old, z: (old - z) / self.step_size, (x, policy), new)
-        return *new, optax.tree.norm(change), state
+        return Moved(*new, optax.tree.norm(change), terms, memory, state)
 
 
 def projected_gradient(estimator: AbstractEstimator, x: PyTree, gradient: PyTree) -> PyTree:

@@ -34,23 +34,23 @@ class IndependentGradient(AbstractSolver):
         return first_state(x, policy, self.update.init(x, policy), memory, jnp.nan, key)
 
     def step(self, estimator, state):
-        terms, gradient, memory = estimator.independent_gradient(
-            state.x, state.policy, state.memory, state.key
-        )
-        x, policy, norm, update = self.update(
-            estimator, state.x, state.policy, gradient, state.update
-        )
-        progress = Progress(terms.upper, terms.penalty, state.weight, norm, terms.converged)
+        def gradient(policy, memory):
+            return estimator.independent_gradient(state.x, policy, memory, state.key)
+
+        moved = self.update(estimator, gradient, state.x, state.policy, state.memory, state.update)
+        terms = moved.terms
         new = State(
-            x,
-            policy,
-            update,
-            memory,
-            state.weight,
-            state.key,
-            state.step + 1,
-            state.failed,
-            progress,
+            x=moved.x,
+            policy=moved.policy,
+            update=moved.state,
+            memory=moved.memory,
+            weight=state.weight,
+            key=state.key,
+            step=state.step + 1,
+            failed=state.failed,
+            progress=Progress(
+                terms.upper, terms.penalty, state.weight, moved.norm, terms.converged
+            ),
         )
         return next_state(state, new)
 

@@ -8,8 +8,8 @@ from .._penalty import AbstractPenalty, NikaidoIsoda
 from .base import (
     AbstractSolver,
     AbstractUpdate,
+    Alternating,
     Progress,
-    SoftmaxLogits,
     State,
     first_policy,
     first_state,
@@ -27,7 +27,9 @@ class PBRL(AbstractSolver):
     Attributes:
         penalty: ``NikaidoIsoda()`` (the value penalty with one follower) or ``BellmanPenalty()``.
         penalty_weight: a number, a function of the step, ``Homotopy`` or ``AutomaticWeight``.
-        update: ``SoftmaxLogits(optimizer)`` or ``MirrorDescent(step_size)``, the paper's.
+        update: ``Alternating(optimizer)``, which keeps the policy at its minimiser;
+            ``SoftmaxLogits(optimizer)``, which moves both at once; or ``MirrorDescent(step_size)``,
+            the paper's projected gradient.
         oracle: solves the lower level.
         single_loop: one oracle step per step, tracking the best response, instead of solving to the
             oracle's tolerance.
@@ -37,7 +39,7 @@ class PBRL(AbstractSolver):
     penalty_weight: AbstractWeight = eqx.field(
         converter=as_weight, default=Homotopy(1.0, 1e3, 1000)
     )
-    update: AbstractUpdate = SoftmaxLogits(optax.adam(0.05))
+    update: AbstractUpdate = Alternating(optax.adam(0.05))
     oracle: AbstractOracle = PolicyIteration()
     single_loop: bool = False
 
@@ -48,23 +50,27 @@ class PBRL(AbstractSolver):
         return first_state(x, policy, update, memory, self.penalty_weight.init(), key)
 
     def step(self, estimator, state):
-        terms, gradient, memory = estimator.penalised_gradient(
-            self.oracle,
-            self.penalty,
-            state.x,
-            state.policy,
-            state.weight,
-            state.memory,
-            state.key,
-            single_loop=self.single_loop,
+        x, weight, key = state.x, state.weight, state.key
+        memory = estimator.respond(
+            self.oracle, x, state.policy, state.memory, key, single_loop=self.single_loop
         )
-        x, policy, norm, update = self.update(
-            estimator, state.x, state.policy, gradient, state.update
+
+        def gradient(policy, memory):
+            return estimator.penalised_gradient(self.penalty, x, policy, weight, memory, key)
+
+        moved = self.update(estimator, gradient, x, state.policy, memory, state.update)
+        terms, step = moved.terms, state.step + 1
+        new = State(
+            x=moved.x,
+            policy=moved.policy,
+            update=moved.state,
+            memory=moved.memory,
+            weight=self.penalty_weight.next(weight, step, terms.penalty),
+            key=key,
+            step=step,
+            failed=state.failed,
+            progress=Progress(terms.upper, terms.penalty, weight, moved.norm, terms.converged),
         )
-        step = state.step + 1
-        weight = self.penalty_weight.next(state.weight, step, terms.penalty)
-        progress = Progress(terms.upper, terms.penalty, state.weight, norm, terms.converged)
-        new = State(x, policy, update, memory, weight, state.key, step, state.failed, progress)
         return next_state(state, new)
 
     def settled(self, state):

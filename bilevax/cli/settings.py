@@ -15,6 +15,7 @@ import optax
 from .._exact import induced
 from .._penalty import BellmanPenalty, is_mdp
 from .._solver import (
+    Alternating,
     AbstractSolver,
     ConstantWeight,
     Homotopy,
@@ -129,9 +130,7 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; give a positive number.")
-    update = zoo.solver.update
-    if settings.learning_rate is not None:
-        update = SoftmaxLogits(optax.adam(settings.learning_rate))
+    optimizer = optax.adam(settings.learning_rate or 0.05)
     if settings.solver in ("implicit", "independent"):
         if settings.penalty_weight is not None or settings.penalty_final is not None:
             raise ValueError(
@@ -139,14 +138,16 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
                 "--penalty-final belong to pbrl and pbrl-bellman."
             )
         if settings.solver == "independent":
-            return IndependentGradient(update)
-        if isinstance(update, SoftmaxLogits):
-            return ImplicitGradient(update.optimizer)
-        return ImplicitGradient()
+            return IndependentGradient(SoftmaxLogits(optimizer))
+        return ImplicitGradient(optimizer)
     bellman = settings.solver == "pbrl-bellman"
     weight = _penalty_weight(settings, zoo, _horizon(zoo, x0) if bellman else 1.0)
     penalty = BellmanPenalty() if bellman else zoo.solver.penalty
-    return replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
+    update = zoo.solver.update if settings.learning_rate is None else Alternating(optimizer)
+    if settings.options.get("tau") == 0:
+        update = SoftmaxLogits(optimizer)  # without curvature there is no step to alternate with
+    solver = replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
+    return zoo.annealed(solver, settings.steps or zoo.steps)
 
 
 def _penalty_weight(settings: Settings, zoo: ZooProblem, factor: float):

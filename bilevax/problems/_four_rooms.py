@@ -13,7 +13,7 @@ from .._mdp import MDP, Evaluation, occupancy
 from .._mdp_from import successor_lists
 from .._penalty import NikaidoIsoda
 from .._solution import Solution
-from .._solver import PBRL, Homotopy, SoftmaxLogits
+from .._solver import PBRL, Alternating, Homotopy
 from .._transition import SuccessorList
 from .._types import Array, Float, Scalar
 from ._zoo import ZooProblem, normal_starts
@@ -128,10 +128,12 @@ def four_rooms(*, tau: float = 0.005, beta: float = 1.0, discount: float = 0.99)
         maximize=True,
         solver=PBRL(
             penalty=NikaidoIsoda(uniform_weight=0.5),
-            penalty_weight=Homotopy(1e2, 1e5, 3000),
-            update=SoftmaxLogits(optax.adam(0.05)),
+            penalty_weight=Homotopy(1e2, 1e4, 1000),
+            update=Alternating(optax.adam(0.05)),
         ),
-        steps=3000,
+        steps=1000,
+        # From this temperature down the best of the charges change without a jump.
+        hot=max(1.0, 0.004 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(_figure, problem),
         known=known,

@@ -43,8 +43,11 @@ def stackelberg(
         problem=game,
         starts=normal_starts((states, leader_actions), (0.01, 1.0)),
         maximize=True,
-        solver=PBRL(penalty_weight=Homotopy(1.0, 1e3, 800)),
+        # Measured on ten games: a penalty this soft at first, and a follower this hot, lead to the
+        # better local optima.
+        solver=PBRL(penalty_weight=Homotopy(min(max(100 * tau, 0.1), 100.0), 1e3, 800)),
         steps=1000,
+        hot=max(1.0, 0.1 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(policies_figure, game, title="Random Stackelberg game"),
         known={},

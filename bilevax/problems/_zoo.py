@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._solution import Solution
-from .._solver import PBRL
+from .._solver import PBRL, AbstractSolver, Annealed
 from .._types import Array, Key
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class ZooProblem:
         maximize: whether the natural upper value is ``-upper_value`` (a return) or itself (a cost).
         solver: a penalty method with settings that suit the problem.
         steps: how many of its steps.
+        hot: the factor on tau from which ``solver`` anneals (see ``Annealed``); 1 does not anneal.
         default_starts: how many starts to run side by side; local optima are the rule.
         figure: ``figure(solution)``: the problem's own picture, a matplotlib ``Figure``.
         known: natural upper values to compare with, published or exact, by source.
@@ -45,6 +46,13 @@ class ZooProblem:
     figure: Callable[[Solution], "Figure"]
     known: dict[str, float]
     arrays: Callable[[Solution], dict[str, np.ndarray]]
+    hot: float = 1.0
+
+    def annealed(self, solver: AbstractSolver, steps: int) -> AbstractSolver:
+        """A solver with this problem's annealing: cooling for four fifths of ``steps``."""
+        if self.hot == 1:
+            return solver
+        return Annealed(solver, self.hot, max(1, round(0.8 * steps)))
 
     def natural_value(self, upper_value: Array | float) -> Array | float:
         """The upper value in the sense of the problem: a return where ``maximize``, else a cost."""
