@@ -7,13 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from .._mdp import MDP, Evaluation, occupancy
 from .._mdp_from import successor_lists
 from .._penalty import NikaidoIsoda
 from .._solution import Solution
-from .._solver import PBRL, Alternating, Homotopy
+from .._solver import PBRL, Homotopy
 from .._transition import SuccessorList
 from .._types import Array, Float, Scalar
 from ._zoo import ZooProblem, normal_starts
@@ -129,7 +128,6 @@ def four_rooms(*, tau: float = 0.005, beta: float = 1.0, discount: float = 0.99)
         solver=PBRL(
             penalty=NikaidoIsoda(uniform_weight=0.5),
             penalty_weight=Homotopy(1e2, 1e4, 1000),
-            update=Alternating(optax.adam(0.05)),
         ),
         steps=1000,
         # From this temperature down the best of the charges change without a jump.
