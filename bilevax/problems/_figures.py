@@ -48,7 +48,7 @@ def heat_maps(panels: Sequence[HeatMap], *, title: str) -> Figure:
         _ticks(ax.set_xticks, panel.column_labels)
         _ticks(ax.set_yticks, panel.row_labels)
         if max(panel.values.shape) <= _MANY_ROWS:
-            _numbers(ax, panel.values, image)
+            _numbers(ax, panel.values, image, ".2f" if panel.probabilities else ".2g")
     return figure
 
 
@@ -57,11 +57,11 @@ def _ticks(setter, labels):
     setter(np.arange(0, len(labels), step), [labels[i] for i in range(0, len(labels), step)])
 
 
-def _numbers(ax, values, image):
+def _numbers(ax, values, image, digits):
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if image.norm(value) > 0.6 else "black"
         text = dict(ha="center", va="center", fontsize=8, color=colour)
-        ax.text(column, row, f"{value:.2f}", **text)
+        ax.text(column, row, f"{value:{digits}}", **text)
 
 
 def outcome_map(
@@ -147,7 +147,8 @@ def grid_maps(
     figure.suptitle(title)
     axes = figure.subplots(down, across, squeeze=False).ravel()
     colours = np.concatenate([panel.colour for panel in panels])
-    largest = float(np.max(np.abs(colours))) or 1.0
+    # Beyond the largest entry, so that an arrow still shows on the darkest cell.
+    largest = 1.3 * float(np.max(np.abs(colours))) or 1.0
     if np.any(colours > 0):
         norm, palette = TwoSlopeNorm(0, -largest, largest), "RdBu"
     else:

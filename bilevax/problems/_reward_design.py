@@ -112,7 +112,7 @@ def reward_design(
             penalty=NikaidoIsoda(uniform_weight=0.5), penalty_weight=Homotopy(10.0, 1e4, 1500)
         ),
         steps=2000,
-        default_starts=4,
+        default_starts=8,
         figure=partial(_figure, problem, environment, before),
         known={
             "without any change": float(expected_return(own, before)),
