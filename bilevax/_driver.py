@@ -10,7 +10,7 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -192,9 +192,13 @@ def run(
         _check_fingerprint(program, saved, header)
         program.states = checkpoint.load(saved, program.states)
     session = _Session(program, folder, header, began, config)
-    workers = workers or (os.cpu_count() if jax.default_backend() == "cpu" else 1) or 1
-    session.work(workers, checkpoint_every, on_progress)
+    session.work(workers or default_workers(), checkpoint_every, on_progress)
     return session.end(keep_checkpoint)
+
+
+def default_workers() -> int:
+    """Threads: as many as there are CPUs, one on an accelerator."""
+    return (os.cpu_count() if jax.default_backend() == "cpu" else 1) or 1
 
 
 def _check_fingerprint(program, path, header):
@@ -333,7 +337,7 @@ class _Session:
         solutions = tuple(s for s in self.solutions if s is not None)
         run = Run(
             solutions=solutions,
-            best_start=_best_start(solutions),
+            best_start=best_start(solutions),
             history=tuple(sorted(self.history, key=lambda line: (line["start"], line["step"]))),
             wall_seconds=time.perf_counter() - self.began,
             compile_seconds=self.compile_seconds,
@@ -345,7 +349,8 @@ class _Session:
         return run
 
 
-def _best_start(solutions):
+def best_start(solutions: Sequence[Solution]) -> int:
+    """The start with the lowest F(x), the feasible ones first; see ``Run``."""
     finite = [i for i, s in enumerate(solutions) if jnp.isfinite(s.best_response_value)]
     out = (RESULTS.infeasible, RESULTS.nonfinite)
     feasible = [i for i in finite if not any(bool(solutions[i].result == r) for r in out)]

@@ -102,8 +102,8 @@ def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
     assert code == 0 and err == ""
     assert list(line) == [
         *("problem", "solver", "upper_value", "upper_value_at_best_response", "gap"),
-        *("relative_gap", "result", "steps", "starts", "seed", "wall_seconds", "compile_seconds"),
-        "out",
+        *("relative_gap", "result", "steps", "starts", "seed", "polished", "wall_seconds"),
+        *("compile_seconds", "out"),
     ]
     assert (line["result"], line["steps"], line["starts"], line["seed"]) == ("successful", 30, 2, 0)
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -125,7 +125,7 @@ def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
 
 
 def test_an_infeasible_outcome_has_exit_code_1_and_says_what_to_do(cli):
-    code, out, _ = cli("solve", *QUICK, "--gap-tol", 1e-12)
+    code, out, _ = cli("solve", *QUICK, "--tau", 1, "--gap-tol", 1e-6)
     assert code == 1
     assert "infeasible" in out and "raise the penalty weight" in " ".join(out.split())
 
@@ -163,6 +163,10 @@ def bad(*arguments):
         bad("solve", "bimatrix", "--steps", "0", "--steps.*(range|greater than or equal to 1)"),
         bad("solve", "bimatrix", "--steps", "many", "--steps.*(integer|valid int)"),
         bad("solve", "bimatrix", "--learning-rate", "0", "--learning-rate is 0.0; give a positive"),
+        bad("solve", "bimatrix", "--anneal", "0.5", "--anneal.*(range|greater than or equal to 1)"),
+        bad("solve", "bimatrix", "--anneal", "2", "--tau", "0", "--anneal: tau is 0"),
+        bad("solve", "bimatrix", "--polish", "--tau", "0", "--polish: tau is 0"),
+        bad("solve", "bimatrix", "--polish", "--solver", "independent", "take another solver"),
         bad("solve", "bimatrix", "--penalty-weight", "-1", "--penalty-weight is -1.0"),
         bad("solve", "--beta", "2", "bimatrix", "--beta does not apply .* belongs to four-rooms"),
         bad("solve", "four-rooms", "--problem-seed", "1", "belongs to stackelberg, random-reward"),
@@ -281,6 +285,8 @@ def settings(**changes):
         penalty_weight=None,
         penalty_final=None,
         learning_rate=None,
+        anneal=None,
+        polish=False,
         steps=None,
         starts=None,
         seed=0,
@@ -290,9 +296,12 @@ def settings(**changes):
     return Settings(**(fields | changes))
 
 
+def solver(**changes) -> Any:
+    return prepare(settings(**changes)).solver
+
+
 def penalty_weight(**changes):
-    solver: Any = prepare(settings(**changes)).solver
-    return solver.penalty_weight
+    return solver(**changes).penalty_weight
 
 
 def weights(**changes):
@@ -312,6 +321,58 @@ def test_the_penalty_weight_is_constant_raised_or_the_problems_own():
 
 def test_a_schedule_keeps_its_share_of_the_steps():
     assert penalty_weight(steps=200).steps == penalty_weight().steps // 10
+
+
+HOT = dict(problem="stackelberg", options={"tau": 0.01})
+
+
+def test_annealing_is_the_problems_own_for_pbrl_and_on_request_for_the_others():
+    own = solver(**HOT, steps=100)
+    assert isinstance(own, bx.Annealed)
+    assert (own.initial, own.steps) == (pytest.approx(10), 80)
+    assert solver(**HOT, anneal=7.0).initial == 7
+    for cold in (dict(anneal=1.0), dict(solver="implicit"), dict(solver="independent")):
+        assert not isinstance(solver(**HOT, **cold), bx.Annealed)
+    for name, kind in (("implicit", bx.ImplicitGradient), ("independent", bx.IndependentGradient)):
+        hot = solver(**HOT, solver=name, anneal=3.0)
+        assert hot.initial == 3 and isinstance(hot.solver, kind)
+
+
+def test_without_temperature_the_policy_moves_by_its_logits():
+    assert isinstance(solver().update, bx.Alternating)
+    assert isinstance(solver(options={"tau": 0.0}).update, bx.SoftmaxLogits)
+
+
+def test_tau_0_and_the_learning_rate_are_taken(cli):
+    code, out, _ = cli(
+        "solve", *QUICK, "--tau", 0, "--learning-rate", 0.5, "--gap-tol", 10, "--json"
+    )
+    assert code == 0 and np.isfinite(json.loads(out)["upper_value"])
+
+
+def test_polishing_ends_at_an_optimum_and_is_honoured_by_resume(cli, tmp_path, monkeypatch):
+    own, folder = [*QUICK, "--gap-tol", 10, "--json"], tmp_path / "run"
+    rough = json.loads(cli("solve", *own)[1])
+    with monkeypatch.context() as patch:
+
+        def press_ctrl_c(*arguments, **options):
+            raise KeyboardInterrupt
+
+        patch.setattr("bilevax.cli.app.polished", press_ctrl_c)
+        assert cli("solve", *own, "--polish", "--out", folder)[0] == 130
+    code, out, _ = cli("solve", "--resume", folder, "--json", "-q")
+    line = json.loads(out)
+    assert code == 0 and line["polished"] and not rough["polished"]
+    value = line["upper_value_at_best_response"]  # larger is better
+    assert value >= rough["upper_value_at_best_response"]
+    assert line["upper_value"] == pytest.approx(value, abs=1e-9) and line["gap"] < 1e-9
+    assert line["steps"] > rough["steps"]
+    assert json.loads((folder / "config.json").read_text())["settings"]["polish"] is True
+    assert "Polished" in (folder / "report.html").read_text()
+    with np.load(folder / "solution.npz") as arrays:
+        assert np.max(-arrays["best_response_values"]) == value
+        leader, follower = arrays["leader_policy"][0], arrays["policy"][0]
+        assert leader @ [[1, 3], [0, 2]] @ follower == pytest.approx(line["upper_value"])
 
 
 def test_underscores_and_hyphens_name_the_same_problem():

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import __version__
-from .._driver import Run, run
+from .._driver import Run, default_workers, run
 from ..io import figures
 from ..io.comparison import comparison_html
 from ..io.files import to_json, write_json, write_text
@@ -29,6 +29,7 @@ from ..io.run_folder import (
 )
 from .catalogue import ZOO, blaming, first_sentence
 from .options import (
+    Anneal,
     Avoid,
     Beta,
     Bonus,
@@ -46,6 +47,7 @@ from .options import (
     Out,
     PenaltyFinal,
     PenaltyWeight,
+    Polish,
     ProblemSeed,
     Quiet,
     Seed,
@@ -57,6 +59,7 @@ from .options import (
     Workers,
     problem_options,
 )
+from .polishing import polished
 from .settings import SOLVERS, Settings, Task, prepare, read_settings
 from .terminal import ProgressDisplay, comparison_row, print_comparison, print_outcome
 
@@ -119,9 +122,11 @@ def solve(
     penalty_weight: PenaltyWeight = None,
     penalty_final: PenaltyFinal = None,
     learning_rate: LearningRate = None,
+    anneal: Anneal = None,
     steps: Steps = None,
     starts: Starts = None,
     seed: Seed = 0,
+    polish: Polish = False,
     tol: Tol = 0.0,
     gap_tol: GapTol = 1e-3,
     out: Out = None,
@@ -165,6 +170,8 @@ def solve(
         penalty_weight=penalty_weight,
         penalty_final=penalty_final,
         learning_rate=learning_rate,
+        anneal=anneal,
+        polish=polish,
         steps=steps,
         starts=starts,
         seed=seed,
@@ -185,6 +192,7 @@ def compare(
     penalty_weight: PenaltyWeight = None,
     penalty_final: PenaltyFinal = None,
     learning_rate: LearningRate = None,
+    anneal: Anneal = None,
     steps: Steps = None,
     starts: Starts = None,
     seed: Seed = 0,
@@ -225,6 +233,8 @@ def compare(
                     penalty_weight=penalty_weight if name.startswith("pbrl") else None,
                     penalty_final=penalty_final if name.startswith("pbrl") else None,
                     learning_rate=learning_rate,
+                    anneal=anneal,
+                    polish=False,
                     steps=steps,
                     starts=starts,
                     seed=seed,
@@ -302,7 +312,7 @@ def _solve(
 def _run(task: Task, out: Path | None, resume: bool, quiet: bool, workers: int | None) -> Run:
     settings, zoo = task.settings, task.zoo
     with ProgressDisplay(settings.solver, maximize=zoo.maximize, quiet=quiet) as display:
-        return run(
+        result = run(
             zoo.problem,
             task.solver,
             task.starts,
@@ -316,6 +326,16 @@ def _run(task: Task, out: Path | None, resume: bool, quiet: bool, workers: int |
             keep_checkpoint=True,
             workers=workers,
             on_progress=display,
+        )
+        if not settings.polish:
+            return result
+        display.polishing()
+        return polished(
+            result,
+            zoo.problem,
+            tol=settings.tol or 1e-8,
+            gap_tol=settings.gap_tol,
+            workers=workers or default_workers(),
         )
 
 

@@ -56,6 +56,23 @@ PenaltyFinal = Annotated[
 LearningRate = Annotated[
     float | None, _number("Adam's step size. Default: the problem's.", panel=_SOLVER)
 ]
+Anneal = Annotated[
+    float | None,
+    _number(
+        "Start with the follower's tau this many times larger, and cool it along the run; 1 does "
+        "not anneal. Default: the problem's for pbrl, else 1.",
+        panel=_SOLVER,
+        min=1,
+    ),
+]
+Polish = Annotated[
+    bool,
+    _number(
+        "Afterwards move every start's x to the optimum next to it.",
+        "--polish/--no-polish",
+        panel=_SOLVER,
+    ),
+]
 Steps = Annotated[
     int | None, _number("Steps per start. Default: the problem's.", panel=_SOLVER, min=1)
 ]

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._check import check_problem
 from .._exact import induced
+from .._mdp import MDP
 from .._penalty import BellmanPenalty, is_mdp
+from .._regularizer import Unregularized
 from .._solver import (
-    Alternating,
     AbstractSolver,
+    Alternating,
     ConstantWeight,
     Homotopy,
     ImplicitGradient,
@@ -46,7 +49,8 @@ class Settings:
         problem: a name, or FILE.py:FUNCTION.
         options: of the problem, by name.
         solver: a key of ``SOLVERS``.
-        penalty_weight, penalty_final, learning_rate, steps: of the solver.
+        penalty_weight, penalty_final, learning_rate, anneal, steps: of the solver.
+        polish: whether every start's solution is polished afterwards.
         starts, seed: how many starts, and the seed of their draw.
         tol, gap_tol: as for ``solve``.
     """
@@ -57,6 +61,8 @@ class Settings:
     penalty_weight: float | None
     penalty_final: float | None
     learning_rate: float | None
+    anneal: float | None
+    polish: bool
     steps: int | None
     starts: int | None
     seed: int
@@ -86,6 +92,7 @@ class Task:
             starts=self.settings.starts or 0,
             seed=self.settings.seed,
             out=None if out is None else str(out),
+            polished=self.settings.polish,
         )
 
     def config(self, out: Path) -> dict[str, Any]:
@@ -130,6 +137,21 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; give a positive number.")
+    if settings.anneal is not None and not settings.anneal >= 1:
+        raise ValueError(f"--anneal is {settings.anneal}; give 1 (no annealing) or more.")
+    check_problem(zoo.problem, x0)
+    unregularized = _is_unregularized(zoo, x0)
+    if settings.polish and settings.solver == "independent":
+        raise ValueError(
+            "--polish ends at an optimum of F, which the solver independent does not look for: "
+            "leave it out, or take another solver."
+        )
+    if settings.polish and unregularized:
+        raise ValueError(
+            "--polish: tau is 0, where the best response has no derivative; give a positive --tau."
+        )
+    if unregularized and settings.anneal not in (None, 1):
+        raise ValueError("--anneal: tau is 0, which no factor makes larger; give a positive --tau.")
     optimizer = optax.adam(settings.learning_rate or 0.05)
     if settings.solver in ("implicit", "independent"):
         if settings.penalty_weight is not None or settings.penalty_final is not None:
@@ -137,17 +159,24 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
                 f"the solver {settings.solver} has no penalty: --penalty-weight and "
                 "--penalty-final belong to pbrl and pbrl-bellman."
             )
+        baseline = ImplicitGradient(optimizer)
         if settings.solver == "independent":
-            return IndependentGradient(SoftmaxLogits(optimizer))
-        return ImplicitGradient(optimizer)
+            baseline = IndependentGradient(SoftmaxLogits(optimizer))
+        return _annealed(settings, zoo, baseline, 1.0)
     bellman = settings.solver == "pbrl-bellman"
     weight = _penalty_weight(settings, zoo, _horizon(zoo, x0) if bellman else 1.0)
     penalty = BellmanPenalty() if bellman else zoo.solver.penalty
     update = zoo.solver.update if settings.learning_rate is None else Alternating(optimizer)
-    if settings.options.get("tau") == 0:
+    if unregularized:
         update = SoftmaxLogits(optimizer)  # without curvature there is no step to alternate with
     solver = replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
-    return zoo.annealed(solver, settings.steps or zoo.steps)
+    return _annealed(settings, zoo, solver, 1.0 if unregularized else zoo.hot)
+
+
+def _annealed(settings: Settings, zoo: ZooProblem, solver: AbstractSolver, own: float):
+    """The solver, cooled from the factor asked for, or else from its own."""
+    hot = own if settings.anneal is None else settings.anneal
+    return replace(zoo, hot=hot).annealed(solver, settings.steps or zoo.steps)
 
 
 def _penalty_weight(settings: Settings, zoo: ZooProblem, factor: float):
@@ -169,6 +198,13 @@ def _penalty_weight(settings: Settings, zoo: ZooProblem, factor: float):
 
 def _horizon(zoo: ZooProblem, x0: PyTree) -> float:
     """1/(1-discount), by which the Bellman penalty is smaller than the value penalty."""
-    mdps = jax.tree.leaves(induced(zoo.problem, x0), is_leaf=is_mdp)
-    discount = max(float(jnp.max(mdp.discount)) for mdp in mdps)
+    discount = max(float(jnp.max(mdp.discount)) for mdp in _mdps(zoo, x0))
     return 1 / (1 - discount) if discount < 1 else 100.0
+
+
+def _is_unregularized(zoo: ZooProblem, x0: PyTree) -> bool:
+    return any(isinstance(mdp.regularizer, Unregularized) for mdp in _mdps(zoo, x0))
+
+
+def _mdps(zoo: ZooProblem, x0: PyTree) -> list[MDP]:
+    return jax.tree.leaves(induced(zoo.problem, x0), is_leaf=is_mdp)

@@ -60,6 +60,11 @@ class ProgressDisplay:
             self._say(f"{self.name}: {share:.0%}  {line}")
             self.printed = time.monotonic()
 
+    def polishing(self) -> None:
+        """Shows that the run is over and its solutions are being polished."""
+        self.progress.update(self.task, total=None, line="polishing")
+        self._say(f"{self.name}: polishing")
+
     def _say(self, text: str) -> None:
         if not self.quiet:
             self.console.print(text, highlight=False, markup=False)
@@ -110,7 +115,8 @@ def print_outcome(outcome: Outcome) -> None:
         duration(outcome.wall_seconds),
         f"{duration(outcome.compile_seconds)} of it compiling; {best.steps:,} steps per start",
     )
-    title = Text.assemble((about.problem, "bold"), f" by {about.solver}: ")
+    method = f"{about.solver}, polished" if about.polished else about.solver
+    title = Text.assemble((about.problem, "bold"), f" by {method}: ")
     title.append(best.result.replace("_", " "), "bold green" if outcome.feasible else "bold red")
     parts: list[Any] = [title, table]
     if best.message:

@@ -29,6 +29,7 @@ class About:
         gap_tol: the largest gap that counts as feasible.
         starts, seed: how many starts, and the seed they were drawn from.
         out: the folder, if any.
+        polished: whether every start was polished after its run.
     """
 
     problem: str
@@ -40,6 +41,7 @@ class About:
     starts: int
     seed: int
     out: str | None
+    polished: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class StartOutcome:
         gap, relative_gap: the certified bound on the lower level's gap.
         result: the name of the result, or "unfinished".
         message: what to do next; empty where there is nothing to do.
-        steps: steps taken.
+        steps: steps taken, those of the polish counted in.
     """
 
     upper_value: float
@@ -122,6 +124,7 @@ class Outcome:
             steps=best.steps,
             starts=about.starts,
             seed=about.seed,
+            polished=about.polished,
             wall_seconds=round(self.wall_seconds, 3),
             compile_seconds=round(self.compile_seconds, 3),
         )

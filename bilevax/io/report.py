@@ -225,11 +225,22 @@ def _numbers(outcome: Outcome) -> str:
             f"{about.solver}, {best.steps:,}",
             "The method, and the steps that the best start took.",
         ),
+        *_about_polish(outcome),
         ("Starts", f"{about.starts} (seed {about.seed})", _about_starts(outcome)),
     ]
     if best.result == "unfinished":
         rows = [row for row in rows if row[1] != UNKNOWN]
     return table(("Number", "Value", "What it means"), rows, "tnw")
+
+
+def _about_polish(outcome: Outcome) -> list[tuple[str, str, str]]:
+    if not outcome.about.polished:
+        return []
+    words = (
+        "When its run was over, every start's x was moved to the optimum next to it, with the "
+        "lower level answering exactly all the way. The curves below end before that."
+    )
+    return [("Polished", "later" if outcome.best.result == "unfinished" else "yes", words)]
 
 
 def _about_starts(outcome: Outcome) -> str:
