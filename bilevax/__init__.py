@@ -51,8 +51,12 @@ from ._solver import Homotopy as Homotopy
 from ._solver import ImplicitGradient as ImplicitGradient
 from ._solver import IndependentGradient as IndependentGradient
 from ._solver import MirrorDescent as MirrorDescent
+from ._solver import QuasiNewton as QuasiNewton
 from ._solver import SoftmaxLogits as SoftmaxLogits
-from ._solver.quasi_newton import QuasiNewton as QuasiNewton
+from ._stationarity import Stationarity as Stationarity
+from ._stationarity import hypergradient_norm as hypergradient_norm
+from ._stationarity import sensitivity as sensitivity
+from ._stationarity import stationarity as stationarity
 from ._transition import DenseTransition as DenseTransition
 from ._transition import SuccessorList as SuccessorList
 

@@ -4,7 +4,7 @@ from ._exact import AbstractEstimator
 from ._problem import Problem
 from ._solution import Solution
 from ._solve import solve
-from ._solver.quasi_newton import QuasiNewton
+from ._solver import QuasiNewton
 from ._types import Key
 
 

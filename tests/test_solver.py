@@ -37,6 +37,7 @@ def test_polish_ends_no_worse_and_at_the_optimum_nearby():
     polished = bx.polish(game, rough)
     assert polished.best_response_value < rough.best_response_value
     assert polished.stats["gradient_norm"] <= 1e-8
+    assert bx.hypergradient_norm(game, polished.x) <= 1e-8
     again = bx.polish(game, polished)
     assert again.best_response_value <= polished.best_response_value + 1e-15
 

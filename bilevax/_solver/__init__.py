@@ -5,6 +5,7 @@ from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxL
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
 from .pbrl import PBRL
+from .quasi_newton import QuasiNewton
 from .weight import AutomaticWeight, ConstantWeight, Homotopy
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "IndependentGradient",
     "MirrorDescent",
     "Progress",
+    "QuasiNewton",
     "SoftmaxLogits",
     "State",
 ]

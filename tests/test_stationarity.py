@@ -1,0 +1,72 @@
+"""Stationarity measures and sensitivities against their definitions."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpy_mdp as reference
+import pytest
+from games import random_game
+
+import bilevax as bx
+
+POINT = np.random.default_rng(5).normal(size=(3, 2))
+X = jnp.asarray(POINT)
+
+
+def best_value(game, x):
+    """-V_leader at the follower's best response, in NumPy."""
+    [table] = reference.tables(game.lower(jnp.asarray(x)))
+    reward = np.asarray(game.upper_reward(jnp.asarray(x)))
+    return -table.initial @ reference.values(table, reference.optimum(table)[1], reward)
+
+
+def test_the_hypergradient_norm_is_that_of_the_projected_gradient_of_f():
+    game = random_game(0)
+    gradient = reference.central_jacobian(lambda x: np.atleast_1d(best_value(game, x)), POINT)[0]
+    found = bx.hypergradient_norm(game, X)
+    np.testing.assert_allclose(found, np.linalg.norm(gradient), rtol=1e-7)
+    # On the simplex the gradient's part across it does not count.
+    game = random_game(0, parameterization=bx.Simplex())
+    at = lambda t: np.stack([0.5 + t, 0.5 - t], axis=-1)
+    along = reference.central_jacobian(
+        lambda t: np.atleast_1d(best_value(game, at(t))), np.zeros(3)
+    )
+    found = bx.hypergradient_norm(game, jnp.asarray(at(np.zeros(3))), step_size=1e-3)
+    np.testing.assert_allclose(found, np.linalg.norm(along) / 2**0.5, rtol=1e-7)
+
+
+def penalised(game, x, policy, weight):
+    """f + weight p by definition."""
+    [table] = reference.tables(game.lower(jnp.asarray(x)))
+    reward = np.asarray(game.upper_reward(jnp.asarray(x)))
+    gap = table.initial @ (reference.optimum(table)[0] - reference.values(table, policy))
+    return np.atleast_1d(weight * gap - table.initial @ reference.values(table, policy, reward))
+
+
+@pytest.mark.parametrize("geometry", ["KL", "Euclidean"])
+def test_stationarity_is_the_norm_of_one_proximal_step(geometry):
+    regularizer = bx.NegativeEntropy() if geometry == "KL" else bx.SquaredNorm()
+    game, weight, alpha = random_game(0, regularizer=regularizer), 2.0, 0.1
+    policy = np.random.default_rng(1).dirichlet(np.ones(2), 3)
+    in_x = reference.central_jacobian(lambda x: penalised(game, x, policy, weight), POINT)[0]
+    in_policy = reference.central_jacobian(lambda y: penalised(game, POINT, y, weight), policy)[0]
+    step = alpha * in_policy.reshape(3, 2)
+    if geometry == "KL":
+        moved = policy * np.exp(-step)
+        moved /= moved.sum(-1, keepdims=True)
+    else:
+        first = np.clip((1 + (policy - step) @ [1, -1]) / 2, 0, 1)
+        moved = np.stack([first, 1 - first], axis=-1)
+    found = bx.stationarity(game, X, jnp.asarray(policy), weight=weight, step_size=alpha)
+    np.testing.assert_allclose(found.in_x, np.linalg.norm(in_x), rtol=1e-7)
+    np.testing.assert_allclose(found.in_policy, np.linalg.norm(policy - moved) / alpha, rtol=1e-7)
+    np.testing.assert_allclose(found.norm**2, found.in_x**2 + found.in_policy**2)
+    assert found.geometry == (geometry,)
+
+
+def test_sensitivity_solves_the_lower_level_at_every_tau():
+    factors = (0.5, 1.0, 3.0)
+    found = bx.sensitivity(random_game(0, tau=0.3), X, tau_factors=factors)
+    expected = [best_value(random_game(0, tau=0.3 * factor), X) for factor in factors]
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    with pytest.raises(ValueError, match="give positive factors"):
+        bx.sensitivity(random_game(0), X, tau_factors=(1.0, 0.0))
