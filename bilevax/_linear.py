@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from ._transition import AbstractPolicyKernel, DensePolicyKernel
-from ._types import Array, Float, Scalar
+from ._types import Array, Float, Int, Scalar
 
 DENSE_LIMIT = 1500
 """Successor lists with at most this many states are solved as dense matrices."""
@@ -194,7 +194,7 @@ def _krylov(matvec, b):
 
 
 def bicgstab(
-    matvec: Callable, b: Float[Array, " S"], tolerance: Scalar, max_steps: int
+    matvec: Callable, b: Float[Array, " S"], tolerance: Scalar, max_steps: int | Int[Array, ""]
 ) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
     """v with ||b - matvec(v)|| <= tolerance, and that residual as the recurrence has it.
 

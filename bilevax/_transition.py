@@ -14,6 +14,9 @@ from jax import lax
 
 from ._types import Array, Float, Int, concrete
 
+_BLOCK = 256
+"""States whose successors are summed together."""
+
 
 class AbstractTransition(eqx.Module):
     """P(s'|s,a): expected next values, and the transpose that moves mass forward."""
@@ -127,7 +130,22 @@ class SuccessorList(AbstractTransition):
         return self.probability.shape[-3], self.probability.shape[-2]
 
     def expected_next(self, values):
-        return jnp.sum(self.probability * values[self.next_state], axis=-1)
+        states, actions, successors = self.probability.shape
+        if states <= _BLOCK or jax.default_backend() != "cpu":
+            return jnp.sum(self.probability * _gather(values, self.next_state), axis=-1)
+        # On a CPU flat blocks that stay in cache take half the time of one sum over the last axis.
+        row, ones = actions * successors, jnp.ones(successors, self.probability.dtype)
+        next_state, probability = self.next_state.reshape(-1), self.probability.reshape(-1)
+
+        def block(expected, number):
+            first = jnp.minimum(number * _BLOCK, states - _BLOCK)
+            part = lambda array: lax.dynamic_slice_in_dim(array, first * row, _BLOCK * row)
+            terms = part(probability) * _gather(values, part(next_state))
+            sums = (terms.reshape(-1, successors) @ ones).reshape(-1, actions)
+            return lax.dynamic_update_slice_in_dim(expected, sums, first, axis=0), None
+
+        empty = jnp.zeros((states, actions), ones.dtype)
+        return lax.scan(block, empty, jnp.arange(-(-states // _BLOCK)))[0]
 
     def under(self, policy):
         states = self.shape[0]
@@ -181,7 +199,7 @@ class SparsePolicyKernel(AbstractPolicyKernel):
     def apply(self, values):
         def add(total, successor):
             state, weight = successor
-            return total + weight * values.at[state].get(mode="promise_in_bounds"), None
+            return total + weight * _gather(values, state), None
 
         return lax.scan(add, jnp.zeros_like(values), (self.next_state, self.weight))[0]
 
@@ -196,6 +214,10 @@ class SparsePolicyKernel(AbstractPolicyKernel):
         states = self.num_states
         empty = jnp.zeros((states, states), self.weight.dtype)
         return empty.at[jnp.arange(states), self.next_state].add(self.weight)
+
+
+def _gather(values, index):
+    return values.at[index].get(mode="promise_in_bounds")
 
 
 def as_transition(transition) -> AbstractTransition:

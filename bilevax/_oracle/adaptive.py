@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from .._linear import DENSE_LIMIT, solves_densely
 from .._mdp import greedy_policy
 from .._regularizer import Unregularized
-from .base import AbstractOracle, first_response
+from .base import MOVING, USUAL_RATE, AbstractOracle, first_response
 from .newton_krylov import krylov_step
 
 
@@ -26,15 +26,15 @@ class AdaptivePolicyIteration(AbstractOracle):
         size, dtype = mdp.num_states, mdp.reward.dtype
         dense = solves_densely(mdp.transition.under(mdp.uniform_policy())) and size <= DENSE_LIMIT
         if isinstance(mdp.regularizer, Unregularized) or not dense:
-            return first_response(mdp, None)
+            return first_response(mdp, None, MOVING)
         # (I - discount 1 1'/S)^-1; infinite at discount 1, which asks for the true inverse.
         mixing = mdp.discount / (1 - mdp.discount) / size
-        return first_response(mdp, jnp.eye(size, dtype=dtype) + mixing)
+        return first_response(mdp, jnp.eye(size, dtype=dtype) + mixing, USUAL_RATE)
 
     def evaluate(self, mdp, response):
         if response.inverse is None:
             return krylov_step(mdp, response, self.tol)
-        return response.values + response.inverse @ (response.backup - response.values)
+        return response.values + response.inverse @ (response.backup - response.values), 0.0
 
     def improve(self, mdp, q, response):
         return greedy_policy(mdp, q)

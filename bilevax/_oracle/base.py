@@ -3,15 +3,19 @@
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .._linear import system_matrix
 from .._mdp import MDP, action_values, per_context, soft_maximum
-from .._types import Array, Bool, Float, Int
+from .._types import Array, Bool, Float, Int, Scalar
 
 USUAL_RATE = 0.3
-"""The reduction of the residual expected of a step about which nothing is known yet."""
+"""What is expected of a step about which nothing is known; above it an inverse is renewed."""
+
+MOVING = 1.0
+"""The rate of a policy about to move, as a first policy is."""
 
 _ROUNDING = 64
 """A residual of so many units of rounding that no longer halves has met its floor."""
@@ -28,7 +32,9 @@ class Response(eqx.Module):
         values: V, shape ``[S]``.
         backup: T V, the Bellman operator applied once, shape ``[S]``.
         residual: max |T V - V|, the Bellman residual of ``values``.
-        rate: the last step's ratio of residuals, infinite from a step that raised it onwards.
+        rate: the share of the residual before that the last step's linear model did not foresee;
+            small where the policy has settled. The ratio of the residuals where that model is
+            solved exactly.
         converged: whether the residual met the oracle's tolerance.
         steps: oracle steps taken by the last call.
         inverse: the inverse of a nearby policy's system, or ``None`` where none is kept.
@@ -63,8 +69,8 @@ class AbstractOracle(eqx.Module):
         """A cold start. Its residual is unknown until the first step."""
 
     @abc.abstractmethod
-    def evaluate(self, mdp: MDP, response: Response) -> Float[Array, " S"]:
-        """V + M (T V - V)."""
+    def evaluate(self, mdp: MDP, response: Response) -> tuple[Float[Array, " S"], Scalar | float]:
+        """V + M (T V - V), and the residual it would have if the policy stayed: 0 where exact."""
 
     @abc.abstractmethod
     def improve(self, mdp: MDP, q: Float[Array, "S A"], response: Response) -> Float[Array, "S A"]:
@@ -73,20 +79,22 @@ class AbstractOracle(eqx.Module):
     def step(self, mdp: MDP, response: Response) -> Response:
         """One evaluation and one improvement, for one context."""
         response = _with_useful_inverse(mdp, response, jnp.asarray(True))
-        values = self.evaluate(mdp, response)
-        new, _ = _observe(self, mdp, response, values, _reward_scale(mdp))
+        values, foreseen = self.evaluate(mdp, response)
+        values = _possible(mdp, values, response, _reward_scale(mdp))
+        new, _ = _observe(self, mdp, response, values, action_values(mdp, values), foreseen)
         return eqx.tree_at(lambda r: r.steps, new, response.steps + 1)
 
 
-def respond(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
-    """The oracle's response to an MDP, to tolerance, from a warm start.
+def respond(oracle: AbstractOracle, mdp: MDP, warm: Response | None = None) -> Response:
+    """The oracle's response to an MDP, to tolerance, from a warm start or a cold one.
 
     It ends at the tolerance, where rounding stops the descent above it, or at the oracle's
     ``max_steps``; the last two leave ``converged = False``. A warm start may come from any MDP of
-    the same shape.
+    the same shape: one that is further from T V = V than V = 0 is forgotten.
     """
 
-    def one(mdp, warm):
+    def one(mdp, *warm):
+        start = _restart(*warm) if warm else oracle.init(mdp)
         scale = _reward_scale(mdp)
 
         def cond(carry):
@@ -94,29 +102,38 @@ def respond(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
             return ~response.converged & ~at_floor & (k <= oracle.max_steps)
 
         def body(carry):
-            # The first round only observes: one copy of the step compiles faster than two.
+            # The first round only looks: one copy of the step compiles faster than two.
             response, look, _, k = carry
             response = _with_useful_inverse(mdp, response, ~look)
-            values = lax.cond(look, lambda: response.values, lambda: oracle.evaluate(mdp, response))
-            new, at_floor = _observe(oracle, mdp, response, values, scale)
+
+            def evaluate():
+                values, foreseen = oracle.evaluate(mdp, response)
+                return values, jnp.asarray(foreseen, values.dtype)
+
+            keep = lambda: (response.values, jnp.zeros_like(response.residual))
+            values, foreseen = lax.cond(look, keep, evaluate)
+            values = _possible(mdp, values, response, scale)
+            if warm:
+                q = action_values(mdp, values)
+            else:  # a cold start looks at V = 0, for which no product is needed
+                q = lax.cond(look, lambda: mdp.reward, lambda: action_values(mdp, values))
+            new, at_floor = _observe(oracle, mdp, response, values, q, foreseen)
             rate = jnp.where(look, response.rate, new.rate)
             new = eqx.tree_at(lambda r: (r.rate, r.steps), new, (rate, k))
-            # A start further from T V = V than zero is, is forgotten and zero is looked at.
-            worse = look & ~(new.residual <= 2 * scale) & jnp.any(new.values != 0)
-            new = eqx.tree_at(
-                lambda r: (r.values, r.policy),
-                new,
-                (
-                    jnp.where(worse, 0, new.values),
-                    jnp.where(worse, mdp.uniform_policy(), new.policy),
-                ),
-            )
+            worse = jnp.asarray(False)
+            if warm:
+                worse = look & ~(new.residual <= 2 * scale) & jnp.any(values != 0)
+                forgotten = jnp.zeros_like(values), mdp.uniform_policy()
+                kept = jax.tree.map(
+                    lambda a, b: jnp.where(worse, a, b), forgotten, (new.values, new.policy)
+                )
+                new = eqx.tree_at(lambda r: (r.values, r.policy), new, kept)
             return new, worse, at_floor & ~look, k + ~worse
 
-        start = (_restart(warm), jnp.asarray(True), jnp.asarray(False), jnp.asarray(0))
-        return lax.while_loop(cond, body, start)[0]
+        carry = (start, jnp.asarray(True), jnp.asarray(False), jnp.asarray(0))
+        return lax.while_loop(cond, body, carry)[0]
 
-    return per_context(one)(mdp, warm)
+    return per_context(one)(mdp, *([] if warm is None else [warm]))
 
 
 def track(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
@@ -124,7 +141,8 @@ def track(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
 
     def one(mdp, warm):
         warm = _restart(warm)
-        first, _ = _observe(oracle, mdp, warm, warm.values, _reward_scale(mdp))
+        values = _possible(mdp, warm.values, warm, _reward_scale(mdp))
+        first, _ = _observe(oracle, mdp, warm, values, action_values(mdp, values), 0.0)
         return oracle.step(mdp, eqx.tree_at(lambda r: r.rate, first, warm.rate))
 
     return per_context(one)(mdp, warm)
@@ -135,15 +153,15 @@ def cold_start(oracle: AbstractOracle, mdp: MDP) -> Response:
     return per_context(oracle.init)(mdp)
 
 
-def first_response(mdp: MDP, inverse: Float[Array, "S S"] | None) -> Response:
-    """V = 0 and the uniform policy, not yet observed: residual infinite."""
+def first_response(mdp: MDP, inverse: Float[Array, "S S"] | None, rate: float) -> Response:
+    """V = 0 and the uniform policy, not yet looked at: residual infinite."""
     dtype = mdp.reward.dtype
     return Response(
         policy=mdp.uniform_policy(),
         values=jnp.zeros(mdp.num_states, dtype),
         backup=jnp.zeros(mdp.num_states, dtype),
         residual=jnp.asarray(jnp.inf, dtype),
-        rate=jnp.asarray(USUAL_RATE, dtype),
+        rate=jnp.asarray(rate, dtype),
         converged=jnp.asarray(False),
         steps=jnp.asarray(0),
         inverse=inverse,
@@ -189,29 +207,35 @@ def _reward_scale(mdp):
     return jnp.max(jnp.abs(mdp.reward)) + mdp.tau * (1 + jnp.log(mdp.num_actions))
 
 
-def _observe(oracle, mdp, before, values, reward_scale):
-    """The response at the values given, and whether its residual is down to rounding."""
-    # An improper policy (discount 1) has no values, and a step with a stale M can go anywhere: no
-    # values are that large, and a step of value iteration is taken.
+def _possible(mdp, values, before, reward_scale):
+    """The values, or T V of the step before where no policy can have them.
+
+    An improper policy (discount 1) has no values, and a step with a stale M can lead anywhere.
+    """
     horizon = jnp.where(mdp.discount < 1, 1 / (1 - mdp.discount), _LONGEST_HORIZON)
     largest = 2 * horizon * reward_scale
     possible = jnp.vdot(values, values) <= mdp.num_states * largest**2
-    values = jnp.where(possible, values, before.backup)
-    q = action_values(mdp, values)
+    return jnp.where(possible, values, before.backup)
+
+
+def _observe(oracle, mdp, before, values, q, foreseen):
+    """The response at V and r + discount P V, and whether its residual is down to rounding."""
     backup = soft_maximum(mdp, q)
     residual, scale = jnp.max(jnp.abs(jnp.stack([backup - values, backup])), axis=1)
-    # Steps with a stale M that raise the residual can go round in circles: from then on M is fresh.
-    ratio = residual / before.residual
-    steady = (ratio <= 1) & jnp.isfinite(before.rate)
+    rate = jnp.abs(residual - foreseen) / before.residual
+    if before.inverse is not None:
+        # Steps with a stale inverse that raise the residual can go round in circles: from then on
+        # it is renewed at every step.
+        rate = jnp.where((rate <= 1) & jnp.isfinite(before.rate), rate, jnp.inf)
     new = Response(
         policy=oracle.improve(mdp, q, before),
         values=values,
         backup=backup,
         residual=residual,
-        rate=jnp.where(steady, ratio, jnp.inf),
+        rate=rate,
         converged=residual <= oracle.tol * scale,
         steps=before.steps,
         inverse=before.inverse,
     )
     floor = _ROUNDING * jnp.finfo(scale.dtype).eps * scale
-    return new, (residual <= floor) & (ratio > 0.5)
+    return new, (residual <= floor) & (residual > 0.5 * before.residual)

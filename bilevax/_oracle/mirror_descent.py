@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from .._linear import policy_system
 from .._regularizer import NegativeEntropy, Unregularized
-from .base import AbstractOracle, first_response
+from .base import MOVING, AbstractOracle, first_response
 
 _LARGEST_STEP = 1e9
 """Relative to the rewards: beyond it a step is a step of policy iteration up to rounding."""
@@ -31,12 +31,12 @@ class PolicyMirrorDescent(AbstractOracle):
             )
 
     def init(self, mdp):
-        return first_response(mdp, None)
+        return first_response(mdp, None, MOVING)
 
     def evaluate(self, mdp, response):
         policy = response.policy
         own = jnp.sum(policy * mdp.reward, axis=-1) - mdp.tau * mdp.regularizer.value(policy)
-        return policy_system(mdp.transition.under(policy), mdp.discount).solve(own)
+        return policy_system(mdp.transition.under(policy), mdp.discount).solve(own), 0.0
 
     def improve(self, mdp, q, response):
         policy, step = response.policy, self.step_size

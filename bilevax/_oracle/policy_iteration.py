@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from .._linear import policy_system, solves_densely
 from .._mdp import greedy_policy
-from .base import AbstractOracle, first_response
+from .base import USUAL_RATE, AbstractOracle, first_response
 
 
 class PolicyIteration(AbstractOracle):
@@ -22,14 +22,14 @@ class PolicyIteration(AbstractOracle):
         dense = solves_densely(mdp.transition.under(mdp.uniform_policy()))
         # NaN: no inverse yet.
         unknown = jnp.full((states, states), jnp.nan, mdp.reward.dtype) if dense else None
-        return first_response(mdp, unknown)
+        return first_response(mdp, unknown, USUAL_RATE)
 
     def evaluate(self, mdp, response):
         delta = response.backup - response.values
         if response.inverse is not None:
-            return response.values + response.inverse @ delta
+            return response.values + response.inverse @ delta, 0.0
         system = policy_system(mdp.transition.under(response.policy), mdp.discount)
-        return response.values + system.solve(delta)
+        return response.values + system.solve(delta), 0.0
 
     def improve(self, mdp, q, response):
         return greedy_policy(mdp, q)

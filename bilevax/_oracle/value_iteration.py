@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from .._mdp import greedy_policy
-from .base import AbstractOracle, first_response
+from .base import MOVING, AbstractOracle, first_response
 
 
 class ValueIteration(AbstractOracle):
@@ -19,7 +19,7 @@ class ValueIteration(AbstractOracle):
     max_steps: int = 10_000
 
     def init(self, mdp):
-        return first_response(mdp, None)
+        return first_response(mdp, None, MOVING)
 
     def evaluate(self, mdp, response):
         # Constant over a solve: XLA takes it out of the loop.
@@ -28,7 +28,7 @@ class ValueIteration(AbstractOracle):
         delta, loss = response.backup - response.values, 1 - kept
         alpha = jnp.sum(delta) / jnp.sum(loss)
         helps = jnp.max(jnp.abs(delta - alpha * loss)) <= jnp.max(jnp.abs(delta))
-        return response.backup + jnp.where(helps, alpha, 0) * kept
+        return response.backup + jnp.where(helps, alpha, 0) * kept, 0.0
 
     def improve(self, mdp, q, response):
         return greedy_policy(mdp, q)
