@@ -16,7 +16,7 @@ jax.config.update("jax_enable_x64", True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--games", type=int, default=10)
     parser.add_argument("--starts", type=int, default=8)
     parser.add_argument("--tau", type=float, nargs="+", default=[0.01, 0.1])

@@ -7,6 +7,7 @@ N contexts or followers stacked along a leading axis (``*N`` where that axis may
 from typing import TypeAlias
 
 import jax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 Scalar: TypeAlias = Float[Array, ""]
@@ -18,4 +19,4 @@ __all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Scalar", "ScalarLi
 
 def concrete(*values: object) -> bool:
     """True where every value can be looked at: false under ``jit``, ``vmap`` or ``grad``."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))

@@ -283,7 +283,9 @@ def test_warm_starts_from_a_far_point_do_not_change_a_gradient(case):
 
 def test_independent_gradients_ignore_the_other_level():
     case = simultaneous(np.random.default_rng(3))
-    gradient = jax.jit(lambda *point: case.estimator.independent_gradient(*point, case.memory, KEY))
+    gradient = jax.jit(
+        lambda x, policy: case.estimator.independent_gradient(x, policy, case.memory, KEY)
+    )
     terms, (in_x, in_policy), _ = gradient(case.x, case.policy)
     x, policy = np.asarray(case.x), np.asarray(case.policy)
     by_x = reference.central_jacobian(lambda x: case.f_and_penalties(x, [policy])[:1], x)[0]

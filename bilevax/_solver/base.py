@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -164,7 +164,8 @@ class SoftmaxLogits(AbstractUpdate):
         )
         moves, inner = self.optimizer.update((in_x, in_logits), inner, (x, logits))
         norm = optax.tree.norm((projected_gradient(estimator, x, in_x), in_logits))
-        x, logits = optax.apply_updates((x, logits), moves)
+        point: Any = optax.apply_updates((x, logits), moves)
+        x, logits = point
         policy = jax.tree.map(lambda z: jax.nn.softmax(z, axis=-1), logits)
         return Moved(estimator.project(x), policy, norm, terms, memory, (logits, inner))
 
@@ -187,9 +188,11 @@ class MirrorDescent(AbstractUpdate):
         terms, (in_x, in_policy), memory = gradient(policy, memory)
         step = jax.tree.map(lambda g: self.step_size * g, in_policy)
         moved = jax.tree.map(lambda z, g: z - self.step_size * g, x, in_x)
-        new = estimator.project(moved), estimator.mirror_step(x, policy, step)
-        change = jax.tree.map(lambda old, z: (old - z) / self.step_size, (x, policy), new)
-        return Moved(*new, optax.tree.norm(change), terms, memory, state)
+        x_new, policy_new = estimator.project(moved), estimator.mirror_step(x, policy, step)
+        change = jax.tree.map(
+            lambda old, new: (old - new) / self.step_size, (x, policy), (x_new, policy_new)
+        )
+        return Moved(x_new, policy_new, optax.tree.norm(change), terms, memory, state)
 
 
 def projected_gradient(estimator: AbstractEstimator, x: PyTree, gradient: PyTree) -> PyTree:
