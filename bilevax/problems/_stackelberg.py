@@ -34,6 +34,10 @@ def stackelberg(
     kernel /= kernel.sum(-1, keepdims=True)
     leader, follower = draw.uniform(size=(2, states, leader_actions, follower_actions))
     game = StackelbergGame.simultaneous(leader, follower, kernel, discount=discount, tau=tau)
+    settings = (states, leader_actions, follower_actions, tau, discount, seed)
+    known = {}
+    if settings == (100, 5, 5, 0.01, 0.9, 0):
+        known["exact hypergradient, best of 12 starts"] = 8.071
     return ZooProblem(
         name="stackelberg",
         summary=(
@@ -50,7 +54,7 @@ def stackelberg(
         hot=max(1.0, 0.1 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(policies_figure, game, title="Random Stackelberg game"),
-        known={},
+        known=known,
         arrays=partial(game_arrays, game),
     )
 
