@@ -34,7 +34,14 @@ class Game(eqx.Module):
         return x
 
 
-def game(seed=0, *, contexts=None, masked=False, tau=TAU, regularizer=bx.NegativeEntropy()):
+def game(
+    seed=0,
+    *,
+    contexts: int | None = None,
+    masked=False,
+    tau=TAU,
+    regularizer: bx.NegativeEntropy | bx.SquaredNorm = bx.NegativeEntropy(),
+):
     rng = np.random.default_rng(seed)
     lead = () if contexts is None else (contexts,)
     available = np.ones((STATES, ACTIONS), bool)
@@ -181,7 +188,7 @@ def test_a_shorter_policy_step_is_refused_outside_its_range_and_ends_at_the_same
 
 
 def test_without_temperature_it_says_what_to_do():
-    with pytest.raises(ValueError, match="^Alternating: tau is 0, where .* or use SoftmaxLogits"):
+    with pytest.raises(ValueError, match=r"^Alternating: tau is 0, .* or use SoftmaxLogits\."):
         solved(game(tau=0.0), 1)
 
 
