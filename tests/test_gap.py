@@ -55,8 +55,16 @@ def true_gap(mdp, policy):
     return total, largest, scale
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("entropy", np.float64),
+        ("entropy", np.float32),
+        ("norm", np.float64),
+        ("norm", np.float32),
+        ("none", np.float64),
+    ],
+)
 @given(
     seed=st.integers(0, 2**32 - 1),
     tau=st.sampled_from([1e-2, 0.3, 10.0]),
@@ -153,23 +161,14 @@ def test_what_is_no_policy_has_an_infinite_gap(fault):
     assert duality_gap(mdp, jnp.asarray(policy), best_responses(mdp)).absolute == jnp.inf
 
 
-def test_the_gap_sums_over_players():
-    mdps = tuple(random_mdp(s, bx.NegativeEntropy(), np.float64) for s in (0, 1))
+def test_the_gap_sums_over_players_with_kernels_of_either_kind():
+    dense, other = (random_mdp(s, bx.NegativeEntropy(), np.float64) for s in (0, 1))
+    every = jnp.broadcast_to(jnp.arange(STATES), (STATES, ACTIONS, STATES))
+    [kernel] = jax.tree.leaves(other.transition)
+    listed = eqx.tree_at(lambda m: m.transition, other, bx.SuccessorList(every, kernel))
+    mdps = (dense, listed)
     policies = tuple(random_policy(s, mdp, 2.0) for s, mdp in enumerate(mdps))
     gap = duality_gap(mdps, policies, best_responses(mdps))
     truth = [true_gap(mdp, policy) for mdp, policy in zip(mdps, policies, strict=True)]
     np.testing.assert_allclose(gap.absolute, float(sum(t[0] for t in truth)), rtol=1e-9)
     np.testing.assert_allclose(gap.largest, float(max(t[1] for t in truth)), rtol=1e-9)
-
-
-def test_successor_lists_and_vmap_give_the_same_bound():
-    mdp = random_mdp(0, bx.NegativeEntropy(), np.float64)
-    policy = random_policy(1, mdp, 2.0)
-    every = jnp.broadcast_to(jnp.arange(STATES), (STATES, ACTIONS, STATES))
-    [kernel] = jax.tree.leaves(mdp.transition)
-    listed = eqx.tree_at(lambda m: m.transition, mdp, bx.SuccessorList(every, kernel))
-    dense = duality_gap(mdp, policy, best_responses(mdp)).absolute
-    sparse = duality_gap(listed, policy, best_responses(listed)).absolute
-    pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (mdp, policy, best_responses(mdp)))
-    stacked = jax.jit(jax.vmap(bx.duality_gap))(*pair).absolute
-    np.testing.assert_allclose([sparse, *stacked], dense, rtol=1e-10)

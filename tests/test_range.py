@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_mdp as reference
 import pytest
-from games import random_game
 from scipy.optimize import linprog, minimize
 
 import bilevax as bx
@@ -105,11 +104,13 @@ def test_with_entropy_the_range_is_that_of_the_convex_program(tolerance):
 
 
 def test_no_tolerance_leaves_the_one_best_response():
-    game, x = random_game(0), jnp.zeros((3, 2))
-    found = bx.leader_return_range(game, x, tolerance=0.0)
-    mdp = game.lower(x)
-    policy = bx.best_responses(mdp).policy
-    value = -game.upper(x, policy, bx.evaluate(mdp, policy))
+    mdp, upper_reward = stacked(0.3, bx.NegativeEntropy())
+    found = bx.upper_value_range(mdp, upper_reward, tolerance=0.0)
+    triples = zip(reference.tables(mdp), reference.rows(upper_reward), strict=True)
+    value = sum(
+        table.initial @ reference.values(table, reference.optimum(table)[1], reward)
+        for table, reward in triples
+    )
     assert found.pessimistic <= value <= found.optimistic
     np.testing.assert_allclose([found.pessimistic, found.optimistic], value, atol=3e-6)
 
@@ -130,6 +131,7 @@ def test_ties_fall_against_the_leader_or_for_it():
     np.testing.assert_allclose(near.optimistic, 3 * 0.51 + 2 * 0.49, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_followers_share_the_tolerance():
     mdp, upper_reward = stacked(tau=0.0)
     first, second = (

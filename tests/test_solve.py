@@ -12,9 +12,20 @@ from games import random_game
 from optax import projections
 
 import bilevax as bx
+from bilevax._check import check_problem
 
-SOLVER = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 100))
 START = jnp.zeros((3, 2))
+ADAM = optax.adam(0.05)
+traces = []
+
+
+def counted_update(updates, state, params=None):
+    traces.append(1)
+    return ADAM.update(updates, state, params)
+
+
+OPTIMIZER = optax.GradientTransformation(ADAM.init, counted_update)
+SOLVER = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 100), update=bx.SoftmaxLogits(OPTIMIZER))
 
 
 def test_two_halves_are_the_whole_bit_for_bit():
@@ -43,18 +54,10 @@ def test_starts_side_by_side_give_what_a_loop_gives():
 
 
 def test_other_numbers_of_the_same_shape_are_not_traced_again():
-    traces = []
-
-    def update(updates, state, params=None):
-        traces.append(1)
-        return jax.tree.map(lambda g: -0.1 * g, updates), state
-
-    optimizer = optax.GradientTransformation(lambda params: (), update)
-    solver = bx.IndependentGradient(bx.SoftmaxLogits(optimizer))
-    bx.solve(random_game(0), solver, START, max_steps=3)
-    first = len(traces)
-    bx.solve(random_game(1), solver, START + 1, max_steps=5, tol=1e-3, gap_tol=1e-2)
-    assert len(traces) == first > 0
+    bx.solve(random_game(0), SOLVER, START, max_steps=3)
+    before = len(traces)
+    bx.solve(random_game(1), SOLVER, START + 1, max_steps=5, tol=1e-3, gap_tol=1e-2)
+    assert len(traces) == before > 0
 
 
 def test_each_outcome_is_named():
@@ -86,23 +89,31 @@ def one_state(upper, project=lambda x: x, tau=0.5):
     return bx.BilevelProblem(upper, lambda x: mdp, project)
 
 
-def test_what_is_not_finite_ends_the_run_at_the_last_finite_point():
-    problem = one_state(lambda x, policy, evaluation: jnp.log(x))
-    solver = bx.ImplicitGradient(optax.sgd(0.1))
-    solution = bx.solve(problem, solver, 0.25)  # x - 0.1 / x falls below zero in two steps
-    assert solution.result == bx.RESULTS.nonfinite
-    assert solution.stats["steps"] < 5
-    assert jnp.isfinite(solution.x)
-    with pytest.raises(ValueError, match=r"upper\(x, policy, evaluation\) is nan at x0"):
-        bx.solve(problem, solver, -1.0)
+class Nearest(eqx.Module):
+    """The point of a product of sets next to ``target``, whatever the follower does.
 
+    The follower's first action pays what x["box"] says. f has a pole beyond a ``pole`` of that.
+    """
 
-def project_product(x):
-    return {
-        "ball": projections.projection_l2_ball(x["ball"], 2.0),
-        "box": projections.projection_box(x["box"], 0.0, 1.0),
-        "simplex": projections.projection_simplex(x["simplex"]),
-    }
+    target: dict
+    pole: jax.Array
+
+    def upper(self, x, policy, evaluation):
+        distance = sum(jnp.sum((x[k] - self.target[k]) ** 2) for k in x) / 2
+        return distance + jnp.log(self.pole - x["box"][2])
+
+    def lower(self, x):
+        reward = jnp.array([[0.0, 0.5, 9.0]]).at[0, 0].set(x["box"][1])
+        kernel = jnp.ones((1, 3, 1))
+        available = [[True, True, False]]
+        return bx.MDP(reward, kernel, discount=0.5, available=available, tau=0.5)
+
+    def project(self, x):
+        return {
+            "ball": projections.projection_l2_ball(x["ball"], 2.0),
+            "box": projections.projection_box(x["box"], 0.0, 1.0),
+            "simplex": projections.projection_simplex(x["simplex"]),
+        }
 
 
 TARGET = {
@@ -110,32 +121,44 @@ TARGET = {
     "box": jnp.array([-1.0, 0.3, 5.0]),
     "simplex": jnp.array([0.9, 0.7, -3.0]),
 }
+ORIGIN = jax.tree.map(jnp.zeros_like, TARGET)
+IMPLICIT = bx.ImplicitGradient(optax.sgd(0.2))
 
 
 @pytest.mark.parametrize(
     "solver",
-    [
-        bx.PBRL(update=bx.MirrorDescent(0.2), penalty_weight=2.0),
-        bx.ImplicitGradient(optax.sgd(0.2)),
-    ],
+    [bx.PBRL(update=bx.MirrorDescent(0.2), penalty_weight=2.0), IMPLICIT],
     ids=["mirror descent", "implicit"],
 )
 def test_constraints_bind_at_the_nearest_point_and_the_run_knows_it(solver):
-    def upper(x, policy, evaluation):
-        return sum(jnp.sum((x[k] - TARGET[k]) ** 2) for k in x) / 2
-
-    problem = one_state(upper, project_product)
-    start = jax.tree.map(jnp.zeros_like, TARGET)
-    solution = bx.solve(problem, solver, start, max_steps=2000, tol=1e-9, gap_tol=1e-9)
+    problem = Nearest(TARGET, jnp.array(100.0))
+    solution = bx.solve(problem, solver, ORIGIN, max_steps=2000, tol=1e-9, gap_tol=1e-9)
     assert solution.result == bx.RESULTS.successful
     assert solution.stats["steps"] < 2000
     expected = {"ball": [1.2, -1.6], "box": [0.0, 0.3, 1.0], "simplex": [0.6, 0.4, 0.0]}
     for name, value in expected.items():
         np.testing.assert_allclose(solution.x[name], value, atol=1e-8)
-    odds = np.exp([2.0, 1.0])  # softmax(r / tau) over the two actions that exist
+    odds = np.exp([0.6, 1.0])  # softmax(r / tau) over the two actions that exist
     np.testing.assert_allclose(solution.policy, [[*(odds / odds.sum()), 0]], atol=1e-8)
     measure = bx.stationarity(problem, solution.x, solution.policy, weight=2.0, step_size=0.2)
     assert measure.norm < 1e-8
+
+
+def test_implicit_gradient_answers_the_best_response_at_its_last_x():
+    solution = bx.solve(Nearest(TARGET, jnp.array(100.0)), IMPLICIT, ORIGIN, max_steps=2)
+    odds = np.exp([float(solution.x["box"][1]) / 0.5, 1.0])
+    assert 0 < solution.x["box"][1] < 0.2
+    np.testing.assert_allclose(solution.policy, [[*(odds / odds.sum()), 0]], atol=1e-13)
+    assert solution.gap < 1e-12
+
+
+def test_what_is_not_finite_ends_the_run_at_the_last_finite_point():
+    solution = bx.solve(Nearest(TARGET, jnp.array(0.9)), IMPLICIT, ORIGIN)
+    assert solution.result == bx.RESULTS.nonfinite
+    assert solution.stats["steps"] == 2  # the first step leads beyond the pole
+    np.testing.assert_allclose(solution.x["box"], [0, 0.06, 1])
+    with pytest.raises(ValueError, match=r"upper\(x, policy, evaluation\) is nan at x0"):
+        bx.solve(Nearest(TARGET, jnp.array(-1.0)), IMPLICIT, ORIGIN)
 
 
 def test_float32_is_enough_for_a_first_answer():
@@ -170,9 +193,8 @@ def test_bad_arguments_are_refused_in_one_sentence(message):
         bx.solve(GAME, SOLVER, arguments.pop("x0"), **arguments)
 
 
-def test_a_start_outside_x_is_projected_first():
-    game = random_game(0, parameterization=bx.Simplex())
-    bx.solve(game, bx.IndependentGradient(), START + 7, max_steps=1)
+def test_a_start_outside_x_is_projected_before_it_is_checked():
+    check_problem(random_game(0, parameterization=bx.Simplex()), START + 7)
 
 
 def test_a_policy_on_actions_that_do_not_exist_is_refused():

@@ -19,17 +19,11 @@ def best_value(game, x):
     return -table.initial @ reference.values(table, reference.optimum(table)[1], reward)
 
 
-def test_the_hypergradient_norm_is_that_of_the_projected_gradient_of_f():
-    game = random_game(0)
-    gradient = reference.central_jacobian(lambda x: np.atleast_1d(best_value(game, x)), POINT)[0]
-    found = bx.hypergradient_norm(game, X)
-    np.testing.assert_allclose(found, np.linalg.norm(gradient), rtol=1e-7)
-    # On the simplex the gradient's part across it does not count.
+def test_the_hypergradient_norm_leaves_out_what_points_across_x():
     game = random_game(0, parameterization=bx.Simplex())
     at = lambda t: np.stack([0.5 + t, 0.5 - t], axis=-1)
-    along = reference.central_jacobian(
-        lambda t: np.atleast_1d(best_value(game, at(t))), np.zeros(3)
-    )
+    value = lambda t: np.atleast_1d(best_value(game, at(t)))
+    along = reference.central_jacobian(value, np.zeros(3))
     found = bx.hypergradient_norm(game, jnp.asarray(at(np.zeros(3))), step_size=1e-3)
     np.testing.assert_allclose(found, np.linalg.norm(along) / 2**0.5, rtol=1e-7)
 
