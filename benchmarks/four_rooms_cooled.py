@@ -10,6 +10,7 @@ is not below the cell's own. The certificate and the value are at the cell's own
 import argparse
 
 import jax
+import jax.numpy as jnp
 import optax
 from four_rooms import CELLS
 from methods import row, run, save
@@ -29,8 +30,9 @@ POLISH = bx.ImplicitGradient(optax.adam(0.02))
 
 
 def held(solver, factor):
-    """The solver on a walker held at a factor of its own tau."""
-    return solver if factor <= 1 else bx.Annealed(solver, factor, 1, final=factor)
+    """The solver on a walker held at a factor of its own tau; one program for all factors."""
+    factor = jnp.asarray(max(1.0, factor))
+    return bx.Annealed(solver, factor, 1, final=factor)
 
 
 def cooled(zoo, tau, starts):

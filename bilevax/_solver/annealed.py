@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from .._types import ScalarLike
 from .base import AbstractSolver
 
 
@@ -17,12 +18,13 @@ class Annealed(AbstractSolver):
         initial: the first factor on tau, above 1.
         steps: steps until tau is the problem's own.
         final: the last factor on tau: 1, or more to stay hot for another run to cool.
+            Given as arrays, the factors can change without another compilation.
     """
 
     solver: AbstractSolver
-    initial: float
+    initial: ScalarLike
     steps: int
-    final: float = 1.0
+    final: ScalarLike = 1.0
 
     def __check_init__(self):
         if not self.initial >= self.final >= 1:
