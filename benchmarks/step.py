@@ -11,7 +11,7 @@ what counts, for a busy machine disturbs it least; wall time is given beside it.
 The second figure is what the first `bx.solve` of a fresh process spends on compilation.
 """
 
-# ruff: noqa: E402 (threads and the CPU are chosen before NumPy and JAX are imported)
+
 
 import os
 

@@ -131,7 +131,7 @@ def four_rooms(*, tau: float = 0.005, beta: float = 1.0, discount: float = 0.99)
         ),
         steps=1000,
         # From this temperature down the best of the charges change without a jump.
-        hot=max(1.0, 0.004 / tau) if tau > 0 else 1.0,
+        hot=max(1.0, 0.005 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(_figure, problem),
         known=known,
