@@ -11,8 +11,6 @@ what counts, for a busy machine disturbs it least; wall time is given beside it.
 The second figure is what the first `bx.solve` of a fresh process spends on compilation.
 """
 
-
-
 import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
