@@ -375,6 +375,11 @@ def _check_values(mdp: MDP) -> None:
         raise ValueError(f"MDP: discount is {discount}; it must lie in [0, 1].")
     if not ((tau >= 0) & np.isfinite(tau)).all():
         raise ValueError(f"MDP: tau is {tau}; it must be finite and at least 0.")
+    if (tau == 0).any() and not isinstance(mdp.regularizer, Unregularized):
+        raise ValueError(
+            f"MDP: tau is {tau}; contexts with and without a regulariser need MDPs of their own "
+            "(a lower level may be a tuple of them)."
+        )
     if not (np.isfinite(rho) & (rho >= 0)).all():
         raise ValueError(
             f"MDP: initial has the entry {rho[~(np.isfinite(rho) & (rho >= 0))][0]}; "

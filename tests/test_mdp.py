@@ -458,6 +458,12 @@ def test_a_wrong_mdp_says_what_is_wrong(change, message):
         bx.MDP(**good() | change)
 
 
+def test_contexts_are_all_regularised_or_none():
+    stacked = good() | dict(reward=np.zeros((2, S, A)), tau=jnp.asarray([0.0, 0.3]))
+    with pytest.raises(ValueError, match=r"tau is \[0\. +0\.3\]; contexts with and without"):
+        bx.MDP(**stacked)
+
+
 def test_a_policy_of_the_wrong_shape_is_refused():
     mdp = bx.MDP(**good())
     with pytest.raises(ValueError, match=r"policy has shape \(3, 4\); .* it is \(4, 3\)"):
