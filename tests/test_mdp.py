@@ -459,7 +459,7 @@ def test_a_wrong_mdp_says_what_is_wrong(change, message):
 
 
 def test_contexts_are_all_regularised_or_none():
-    stacked = good() | dict(reward=np.zeros((2, S, A)), tau=jnp.asarray([0.0, 0.3]))
+    stacked: dict[str, Any] = good() | dict(reward=np.zeros((2, S, A)), tau=jnp.asarray([0.0, 0.3]))
     with pytest.raises(ValueError, match=r"tau is \[0\. +0\.3\]; contexts with and without"):
         bx.MDP(**stacked)
 
