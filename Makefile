@@ -37,10 +37,10 @@ demo: setup ## set up and run the demonstration
 	@$(BIN)/python benchmarks/demo.py
 
 test: setup ## set up and run the tests (all but the slow ones)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: setup ## set up and run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 examples: setup ## run the Python blocks of README.md and docs/, and every file of examples/
 	@$(BIN)/python tools/run_readme.py README.md $(wildcard docs/*.md) examples
