@@ -1,12 +1,20 @@
 """Bilevel reinforcement learning in JAX: penalties, bilevel solvers, certificates."""
 
+from ._answer import differentiable_policy as differentiable_policy
 from ._driver import Run as Run
 from ._driver import RunProgress as RunProgress
 from ._driver import run as run
+from ._equilibrium import Equilibrium as Equilibrium
+from ._equilibrium import Extragradient as Extragradient
+from ._equilibrium import ShapleyNewton as ShapleyNewton
+from ._equilibrium import differentiable_equilibrium as differentiable_equilibrium
+from ._equilibrium import solve_game as solve_game
+from ._equilibrium import unregularized_equilibrium as unregularized_equilibrium
 from ._exact import AbstractEstimator as AbstractEstimator
 from ._exact import Certificate as Certificate
 from ._exact import Exact as Exact
-from ._exact import differentiable_policy as differentiable_policy
+from ._game import MarkovGame as MarkovGame
+from ._game import ZeroSumGame as ZeroSumGame
 from ._gap import Gap as Gap
 from ._gap import best_responses as best_responses
 from ._gap import duality_gap as duality_gap

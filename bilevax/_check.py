@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._exact import AbstractEstimator, induced, over_players
+from ._answer import over_players
+from ._exact import AbstractEstimator, induced
 from ._mdp import evaluate
 from ._penalty import is_mdp
 from ._problem import Problem

@@ -12,14 +12,26 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._answer import (
+    answer_policy,
+    differentiable_answer,
+    first_equilibria,
+    has_answer,
+    induced_mdps,
+    interactive,
+    over_players,
+    solve_lower,
+)
+from ._equilibrium import Equilibrium, newton_matrix
+from ._game import ZeroSumGame
 from ._gap import Gap, best_responses, duality_gap
 from ._linear import refreshed, solves_densely
-from ._mdp import MDP, Evaluation, action_values, evaluate, greedy_policy, per_context, soft_maximum
-from ._oracle import AbstractOracle, Response, cold_start, respond, track
-from ._penalty import AbstractPenalty, is_mdp
+from ._mdp import MDP, Evaluation, evaluate, per_context
+from ._oracle import AbstractOracle, PolicyIteration, Response, cold_start, respond, track
+from ._penalty import AbstractPenalty, BellmanPenalty, is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
-from ._types import Array, Bool, Key, PyTree, Scalar
+from ._types import Array, Bool, Float, Key, PyTree, Scalar
 
 
 class Memory(eqx.Module):
@@ -28,10 +40,12 @@ class Memory(eqx.Module):
     Attributes:
         responses: the best responses last computed, one per player.
         inverses: inverses of the evaluated policies' systems, or ``None`` where none is kept.
+        equilibria: the equilibria last computed, one per lower level that is a zero-sum game.
     """
 
     responses: PyTree[Response]
     inverses: PyTree[Array | None]
+    equilibria: tuple[Equilibrium | None, ...]
 
 
 class Terms(eqx.Module):
@@ -41,14 +55,36 @@ class Terms(eqx.Module):
         upper: f.
         penalty: p, by the solver's own oracle (NaN where not computed).
         converged: whether every oracle met its tolerance.
-        curvature: per player, the modulus of the differentiated function in the policy of each
-            state, in the geometry of the regulariser; shape ``[S]``. ``None`` where tau is 0.
+        curvature: per player, that of the differentiated function in each state's policy. ``None``
+            where tau is 0, and where no natural step is known.
     """
 
     upper: Scalar
     penalty: Scalar
     converged: Bool[Array, ""]
-    curvature: PyTree[Array] | None
+    curvature: "PyTree[Curvature] | None"
+
+
+class Curvature(eqx.Module):
+    """A model of the Hessian in a policy's logits, state by state, to divide a gradient by.
+
+    Attributes:
+        modulus: in the geometry of the regulariser, shape ``[S]``; 0 where a state counts nothing.
+        matrix: what an opponent's answer adds, ``[S, A, A]``, as a factor on the modulus; ``None``
+            where there is no opponent (the identity).
+    """
+
+    modulus: Float[Array, "*N S"]
+    matrix: Float[Array, "S A A"] | None
+
+    def divide(self, gradient: Float[Array, "*N S A"]) -> Float[Array, "*N S A"]:
+        """The gradient over the curvature: the natural step."""
+        # A state that counts nothing has neither gradient nor curvature, and does not move.
+        counts = (self.modulus > 0)[..., None]
+        step = jnp.where(counts, gradient / jnp.where(counts, self.modulus[..., None], 1), 0)
+        if self.matrix is None:
+            return step
+        return jnp.linalg.solve(self.matrix, step[..., None])[..., 0]
 
 
 class Certificate(eqx.Module):
@@ -78,6 +114,10 @@ class AbstractEstimator(eqx.Module):
         single_loop: bool,
     ) -> Memory:
         """The memory with the players' best responses at (x, policy)."""
+
+    @abc.abstractmethod
+    def interactive(self, x: PyTree) -> bool:
+        """Whether a player's best response depends on the policies of others."""
 
     @abc.abstractmethod
     def penalised_gradient(
@@ -127,40 +167,48 @@ class Exact(AbstractEstimator):
     temperature: Scalar | None = None
 
     def init(self, oracle, x, key):
-        mdps = self._induced(x)
+        lower = self._lower(x)
+        mdps = induced_mdps(lower)
         policy = over_players(lambda mdp: mdp.uniform_policy(), mdps)
         responses = over_players(lambda mdp: cold_start(oracle, mdp), mdps)
-        return policy, Memory(responses, over_players(_no_inverse, mdps))
+        inverses = over_players(_no_inverse, mdps)
+        return policy, Memory(responses, inverses, first_equilibria(lower))
 
     def respond(self, oracle, x, policy, memory, key, *, single_loop=False):
         answer = track if single_loop else respond
-        mdps = lax.stop_gradient(self._induced(x, policy))
+        mdps = lax.stop_gradient(induced_mdps(self._lower(x), policy))
         responses = over_players(lambda m, warm: answer(oracle, m, warm), mdps, memory.responses)
-        return Memory(over_players(_renew_inverse, mdps, responses), memory.inverses)
+        responses = over_players(_renew_inverse, mdps, responses)
+        return eqx.tree_at(lambda m: m.responses, memory, responses)
+
+    def interactive(self, x):
+        return interactive(self.problem.lower(x))
 
     def penalised_gradient(self, penalty, x, policy, weight, memory, key):
         def objective(point):
             x, policy = point
-            mdps, evaluations = self._evaluate(x, policy, memory.inverses)
+            lower = self._lower(x)
+            check_penalty(penalty, lower)
+            mdps, evaluations = _evaluate(lower, policy, memory.inverses)
             upper = self.problem.upper(x, policy, evaluations)
-            gap, per_state = penalty(mdps, evaluations, memory.responses)
-            curvature = _curvature(weight, mdps, per_state)
+            gap, weights = penalty(mdps, evaluations, memory.responses)
+            curvature = _curvature(weight, lower, mdps, policy, memory.responses, weights)
             return upper + weight * gap, (upper, gap, curvature, _inverses(evaluations))
 
         (_, aux), gradient = jax.value_and_grad(objective, has_aux=True)((x, policy))
         upper, gap, curvature, inverses = aux
         terms = Terms(upper, gap, _all_converged(memory.responses), curvature)
-        return terms, gradient, Memory(memory.responses, inverses)
+        return terms, gradient, eqx.tree_at(_kept, memory, inverses)
 
     def independent_gradient(self, x, policy, memory, key):
         def objective(point):
             x, policy = point
             # Each player's return is to move with its own policy alone.
-            mdps = self._induced(x, lax.stop_gradient(policy))
+            mdps = induced_mdps(self._lower(x), lax.stop_gradient(policy))
             evaluations = over_players(evaluate, mdps, policy, memory.inverses)
             upper = self.problem.upper(x, policy, evaluations)
             returns = over_players(lambda mdp, e: e.expected_return(), mdps, evaluations)
-            curvature = _curvature(
+            curvature = _own_curvature(
                 1, mdps, over_players(lambda _, e: e.occupancy, mdps, evaluations)
             )
             aux = (upper, curvature, _inverses(evaluations))
@@ -171,35 +219,43 @@ class Exact(AbstractEstimator):
         ((in_x, _),) = pullback((one, zero))
         ((_, in_policy),) = pullback((zero, -one))
         terms = Terms(upper, jnp.full_like(upper, jnp.nan), jnp.asarray(True), curvature)
-        return terms, (in_x, in_policy), Memory(memory.responses, inverses)
+        return terms, (in_x, in_policy), eqx.tree_at(_kept, memory, inverses)
 
     def hypergradient(self, oracle, x, memory, key):
-        mdps = lax.stop_gradient(self._induced(x))
-        responses = over_players(lambda m, warm: respond(oracle, m, warm), mdps, memory.responses)
-        held = lax.stop_gradient(responses)
+        lower = lax.stop_gradient(self._lower(x))
+        found = solve_lower(oracle, lower, memory.responses, memory.equilibria)
+        responses, equilibria, converged = lax.stop_gradient(found)
 
         def objective(x):
-            policy = over_players(differentiable_policy, self._induced(x), held)
-            _, evaluations = self._evaluate(x, policy, memory.inverses)
+            lower = self._lower(x)
+            policy = differentiable_answer(lower, responses, equilibria)
+            _, evaluations = _evaluate(lower, policy, memory.inverses)
             return self.problem.upper(x, policy, evaluations), (policy, _inverses(evaluations))
 
         (upper, (policy, inverses)), gradient = jax.value_and_grad(objective, has_aux=True)(x)
-        terms = Terms(upper, jnp.zeros_like(upper), _all_converged(responses), None)
-        return terms, gradient, policy, Memory(responses, inverses)
+        terms = Terms(upper, jnp.zeros_like(upper), converged, None)
+        return terms, gradient, policy, Memory(responses, inverses, equilibria)
 
     def certify(self, x, policy):
-        mdps = self._induced(x, policy)
+        lower = self._lower(x)
+        mdps, evaluations = _evaluate(lower, policy)
         responses = best_responses(mdps)
-        upper = self.problem.upper(x, policy, over_players(evaluate, mdps, policy))
-        best = over_players(lambda _, response: response.policy, mdps, responses)
-        at_best = self.problem.upper(x, best, over_players(evaluate, mdps, best))
-        return Certificate(upper, at_best, duality_gap(mdps, policy, responses))
+        upper = self.problem.upper(x, policy, evaluations)
+        gap = duality_gap(mdps, policy, responses)
+        if not has_answer(lower):  # F is no function of x
+            return Certificate(upper, jnp.full_like(upper, jnp.nan), gap)
+        found = solve_lower(PolicyIteration(), lower, responses, first_equilibria(lower))
+        answer = answer_policy(lower, *found[:2])
+        _, evaluations = _evaluate(lower, answer)
+        at_answer = self.problem.upper(x, answer, evaluations)
+        return Certificate(upper, at_answer, gap)
 
     def mirror_step(self, x, policy, step):
         def one(mdp, policy, step):
             return mdp.regularizer.mirror_step(policy, step, mdp.available)
 
-        return over_players(one, self._induced(x), policy, step)
+        mdps = induced_mdps(self._lower(x), policy)
+        return over_players(one, mdps, policy, step)
 
     def tempered(self, factor):
         return Exact(self.problem, factor)
@@ -207,23 +263,37 @@ class Exact(AbstractEstimator):
     def project(self, x):
         return self.problem.project(x)
 
-    def _evaluate(self, x, policy, inverses):
-        mdps = self._induced(x, policy)
-        return mdps, over_players(evaluate, mdps, policy, inverses)
-
-    def _induced(self, x, policy=None):
-        mdps = induced(self.problem, x, policy)
+    def _lower(self, x):
+        lower = self.problem.lower(x)
         if self.temperature is None:
-            return mdps
-        factor = self.temperature
-        return over_players(lambda mdp: eqx.tree_at(_tau, mdp, factor * mdp.tau), mdps)
+            return lower
+        cooled = lambda level: eqx.tree_at(lambda m: m.tau, level, self.temperature * level.tau)
+        return tuple(map(cooled, lower)) if isinstance(lower, tuple) else cooled(lower)
 
 
-def _tau(mdp):
-    return mdp.tau
+def _kept(memory):
+    return memory.inverses
 
 
-def _curvature(weight, mdps, per_state):
+def _evaluate(lower, policy, inverses=None):
+    mdps = induced_mdps(lower, policy)
+    if inverses is None:
+        return mdps, over_players(evaluate, mdps, policy)
+    return mdps, over_players(evaluate, mdps, policy, inverses)
+
+
+def _curvature(weight, lower, mdps, policy, responses, weights):
+    """That of weight p in every policy, or None where it is not known."""
+    own = over_players(lambda _, w: w.own, mdps, weights)
+    curvature = _own_curvature(weight, mdps, own)
+    if curvature is None or not interactive(lower):
+        return curvature
+    if not isinstance(lower, ZeroSumGame):
+        return None
+    return lax.stop_gradient(_game_curvature(weight, lower, policy, responses, weights))
+
+
+def _own_curvature(weight, mdps, per_state):
     """weight tau (weight of the state), or None where some player's tau is 0."""
     players = jax.tree.leaves(mdps, is_leaf=is_mdp)
     if any(isinstance(mdp.regularizer, Unregularized) for mdp in players):
@@ -231,50 +301,46 @@ def _curvature(weight, mdps, per_state):
 
     def one(mdp, states):
         tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
-        return weight * tau * states
+        return Curvature(weight * tau * states, None)
 
     return over_players(one, mdps, per_state)
 
 
-def differentiable_policy(mdp: MDP, response: Response) -> Array:
-    """pi*(mdp), differentiable in the MDP by one adjoint solve (implicit differentiation).
+def _game_curvature(weight, game, policy, responses, weights):
+    """The Hessian of the Nikaido-Isoda gap at an equilibrium, where states do not mix.
 
-    V* + (I - discount P_pi*)^-1 (T V* - V*) is one Newton step from the fixed point: it does not
-    move the value, and its derivative is that of the fixed point. tau > 0 is needed: the greedy
-    policy of an unregularised MDP has no derivative.
+    A player's policy moves the gap through the opponent's best response to it: in a state
+    d(s) tau (I + Q C_b Q' C_pi / tau^2), with b and d that response and its occupancy, and Q the
+    payoffs under its values. At an equilibrium the first variation of the values in the policies of
+    other states vanishes, and with it all that would mix states.
     """
-    if isinstance(mdp.regularizer, Unregularized):
+    (p, q), (first, second), tau = policy, responses, game.tau
+    against_first = game.joint_q(-second.values)  # player 2's values are those it pays
+    against_second = jnp.swapaxes(game.joint_q(first.values), 1, 2)
+    return (
+        Curvature(
+            weight * tau * weights[1].opponents,
+            newton_matrix(against_first, tau, p, second.policy),
+        ),
+        Curvature(
+            weight * tau * weights[0].opponents,
+            newton_matrix(against_second, tau, q, first.policy),
+        ),
+    )
+
+
+def check_penalty(penalty: AbstractPenalty, lower: object) -> None:
+    """``ValueError`` where the penalty does not fit the lower level."""
+    if interactive(lower) and isinstance(penalty, BellmanPenalty):
         raise ValueError(
-            "ImplicitGradient: tau is 0, where the best response has no derivative; "
-            "give the lower level a positive tau or use the value penalty."
+            "BellmanPenalty: the lower level is a game, for which this penalty is not defined "
+            "(a player's optimal action values depend on the others' policies); use NikaidoIsoda."
         )
-
-    @per_context
-    def one(mdp, response):
-        backup = soft_maximum(mdp, action_values(mdp, response.values))
-        held = lax.stop_gradient(mdp)
-        system = evaluate(held, response.policy, response.inverse).system
-        values = response.values + system.solve(backup - response.values)
-        return greedy_policy(mdp, action_values(mdp, values))
-
-    return one(mdp, lax.stop_gradient(response))
 
 
 def induced(problem: Problem, x: PyTree, policy: PyTree = None) -> PyTree[MDP]:
-    """The MDPs that the lower level's players face at x, the others playing ``policy``.
-
-    A tuple of lower levels is that many independent followers.
-    """
-    lower = problem.lower(x)
-    if isinstance(lower, tuple):
-        policies = [None] * len(lower) if policy is None else policy
-        return tuple(level.induced_mdps(p) for level, p in zip(lower, policies, strict=True))
-    return lower.induced_mdps(policy)
-
-
-def over_players(function, mdps: PyTree[MDP], *trees: PyTree) -> PyTree:
-    """``function(mdp, ...)`` for every player, in the tree structure of the players."""
-    return jax.tree.map(function, mdps, *trees, is_leaf=is_mdp)
+    """The MDPs that the lower level's players face at x, the others playing ``policy``."""
+    return induced_mdps(problem.lower(x), policy)
 
 
 @per_context

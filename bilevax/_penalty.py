@@ -7,6 +7,7 @@ through the argmax, and the single ``stop_gradient`` of the method stands in
 """
 
 import abc
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,30 +26,46 @@ from ._regularizer import Unregularized
 from ._types import Array, Float, PyTree, Scalar, concrete
 
 
+class StateWeights(NamedTuple):
+    """How much a penalty cares for each state, shape ``[S]``.
+
+    The penalty is a sum of regularised terms over states; tau times the weight is the modulus of
+    each in the geometry of h, which is what a natural step divides by.
+
+    Attributes:
+        own: in the player's own policy.
+        opponents: in the policies of the others, through the player's best response to them.
+    """
+
+    own: Float[Array, "*N S"]
+    opponents: Float[Array, "*N S"]
+
+
+class Part(NamedTuple):
+    """One player's part of a penalty, and its weights of the states."""
+
+    value: Scalar
+    weights: StateWeights
+
+
 class AbstractPenalty(eqx.Module):
     """p(x, y) >= 0, zero where every player's policy is a best response."""
 
     @abc.abstractmethod
-    def of_player(
-        self, mdp: MDP, evaluation: Evaluation, response: Response
-    ) -> tuple[Scalar, Float[Array, "*N S"]]:
-        """One player's part, the response held fixed, and the weight it gives to each state.
-
-        The penalty is a sum of regularised terms over states; tau times the weights is the modulus
-        of each in the geometry of h, which is what a natural step divides by.
-        """
+    def of_player(self, mdp: MDP, evaluation: Evaluation, response: Response) -> "Part":
+        """One player's part, the response held fixed."""
 
     def __call__(
         self, mdps: PyTree[MDP], evaluations: PyTree[Evaluation], responses: PyTree[Response]
-    ) -> tuple[Scalar, PyTree[Array]]:
+    ) -> tuple[Scalar, "PyTree[StateWeights]"]:
         """The sum over players, differentiable in the MDPs and in the evaluated policies.
 
-        Beside it each player's weight of each state, ``[S]``, a constant.
+        Beside it each player's weights of the states, constants.
         """
         responses = jax.lax.stop_gradient(responses)
         parts = jax.tree.map(self.of_player, mdps, evaluations, responses, is_leaf=is_mdp)
-        penalties = jax.tree.map(lambda _, part: part[0], mdps, parts, is_leaf=is_mdp)
-        weights = jax.tree.map(lambda _, part: part[1], mdps, parts, is_leaf=is_mdp)
+        penalties = jax.tree.map(lambda _, part: part.value, mdps, parts, is_leaf=is_mdp)
+        weights = jax.tree.map(lambda _, part: part.weights, mdps, parts, is_leaf=is_mdp)
         return jax.tree.reduce(jnp.add, penalties), jax.lax.stop_gradient(weights)
 
 
@@ -85,7 +102,8 @@ class NikaidoIsoda(AbstractPenalty):
         q = action_values(mdp, response.values)
         backup = jnp.sum(response.policy * q, -1) - _regularization(mdp, response.policy)
         best = jnp.sum(start * response.values) + jnp.sum(d * (backup - response.values))
-        return best - evaluation.expected_return(), evaluation.occupancy
+        value = best - evaluation.expected_return()
+        return Part(value, StateWeights(evaluation.occupancy, d))
 
 
 class BellmanPenalty(AbstractPenalty):
@@ -124,7 +142,8 @@ class BellmanPenalty(AbstractPenalty):
         q = action_values(mdp, self._values_at(mdp, response))
         current = jnp.sum(evaluation.policy * q, -1) - _regularization(mdp, evaluation.policy)
         regret = soft_maximum(mdp, q) - current
-        return jnp.sum(mu * regret), jnp.broadcast_to(mu, regret.shape)
+        weight = jnp.broadcast_to(mu, regret.shape)
+        return Part(jnp.sum(mu * regret), StateWeights(weight, weight))
 
     @staticmethod
     def _values_at(mdp, response):

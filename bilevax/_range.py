@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._exact import over_players
+from ._answer import over_players
 from ._gap import best_responses, subsolution, supersolution
 from ._mdp import MDP, evaluate
 from ._types import Array, Float, PyTree, Scalar, ScalarLike, concrete

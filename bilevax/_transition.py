@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._types import Array, Float, Int, concrete
+from ._types import Array, Float, Int, Shaped, concrete
 
 _BLOCK = 256
 """States whose successors are summed together."""
@@ -37,6 +37,16 @@ class AbstractTransition(eqx.Module):
     @abc.abstractmethod
     def select(self, actions: Int[Array, " S"]) -> "AbstractPolicyKernel":
         """P(s'|s, actions[s]): ``under`` for a deterministic policy, reading only its rows."""
+
+    @abc.abstractmethod
+    def averaged(
+        self, actions: tuple[int, ...], player: int, weight: Float[Array, "S M"]
+    ) -> "AbstractTransition":
+        """One player's kernel, from one over joint actions.
+
+        Joint actions are numbered in row-major order of ``actions``, one entry per player. The M
+        combinations of the others' actions, in that order, have probability ``weight[s, m]``.
+        """
 
 
 class AbstractPolicyKernel(eqx.Module):
@@ -88,6 +98,10 @@ class DenseTransition(AbstractTransition):
     def select(self, actions):
         states = jnp.arange(self.shape[0])
         return DensePolicyKernel(self.array.at[states, actions].get(mode="promise_in_bounds"))
+
+    def averaged(self, actions, player, weight):
+        grouped = by_player(self.array, actions, player)
+        return DenseTransition(jnp.einsum("sm,samt->sat", weight, grouped))
 
 
 class SuccessorList(AbstractTransition):
@@ -162,6 +176,12 @@ class SuccessorList(AbstractTransition):
         )
         return SparsePolicyKernel(*chosen)
 
+    def averaged(self, actions, player, weight):
+        states, own = self.shape[0], actions[player]
+        next_state = by_player(self.next_state, actions, player).reshape(states, own, -1)
+        probability = weight[:, None, :, None] * by_player(self.probability, actions, player)
+        return SuccessorList(next_state, probability.reshape(states, own, -1))
+
 
 class DensePolicyKernel(AbstractPolicyKernel):
     """P_pi as a matrix ``[S, S]``."""
@@ -218,6 +238,15 @@ class SparsePolicyKernel(AbstractPolicyKernel):
 
 def _gather(values, index):
     return values.at[index].get(mode="promise_in_bounds")
+
+
+def by_player(
+    array: Shaped[Array, "S J *rest"], actions: tuple[int, ...], player: int
+) -> Shaped[Array, "S A M *rest"]:
+    """An array over joint actions with one player's action first and the others' M together."""
+    states, rest = array.shape[0], array.shape[2:]
+    split = jnp.moveaxis(array.reshape(states, *actions, *rest), player + 1, 1)
+    return split.reshape(states, actions[player], -1, *rest)
 
 
 def as_transition(transition) -> AbstractTransition:

@@ -8,13 +8,24 @@ from typing import TypeAlias
 
 import jax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 Scalar: TypeAlias = Float[Array, ""]
 ScalarLike: TypeAlias = float | int | Float[Array, ""]
 Key: TypeAlias = PRNGKeyArray
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Scalar", "ScalarLike", "concrete"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Float",
+    "Int",
+    "Key",
+    "PyTree",
+    "Scalar",
+    "ScalarLike",
+    "Shaped",
+    "concrete",
+]
 
 
 def concrete(*values: object) -> bool:

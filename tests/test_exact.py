@@ -21,9 +21,8 @@ class Mixture(bx.AbstractPenalty):
 
     def of_player(self, mdp, evaluation, response):
         parts = (bx.NikaidoIsoda(), bx.NikaidoIsoda(UNIFORM_WEIGHT), bx.BellmanPenalty())
-        pairs = [p.of_player(mdp, evaluation, response) for p in parts]
-        penalties, weights = (jnp.stack(column) for column in zip(*pairs, strict=True))
-        return self.weights @ penalties, jnp.tensordot(self.weights, weights, 1)
+        each = [p.of_player(mdp, evaluation, response) for p in parts]
+        return jax.tree.map(lambda *z: jnp.tensordot(self.weights, jnp.stack(z), 1), *each)
 
 
 class Case:

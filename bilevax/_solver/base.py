@@ -126,22 +126,18 @@ class Alternating(AbstractUpdate):
         terms, (_, in_policy), memory = gradient(policy, memory)
         if terms.curvature is None:
             raise ValueError(
-                "Alternating: tau is 0, where the policy's step has no curvature to divide by; "
-                "give the lower level a positive tau or use SoftmaxLogits."
+                "Alternating: the policy's step has no curvature to divide by, because tau is 0 or "
+                "the lower level is a game of n players; give a positive tau, or use SoftmaxLogits."
             )
-        step = jax.tree.map(self._natural, in_policy, terms.curvature)
+        step = jax.tree.map(
+            lambda g, curvature: self.policy_step * curvature.divide(g), in_policy, terms.curvature
+        )
         policy = estimator.mirror_step(x, policy, step)
         terms, (in_x, _), memory = gradient(policy, memory)
         moves, state = self.optimizer.update(in_x, state, x)
         norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
         x = estimator.project(optax.apply_updates(x, moves))
         return Moved(x, policy, norm, terms, memory, state)
-
-    def _natural(self, gradient, curvature):
-        # A state that is never visited has neither gradient nor curvature, and does not move.
-        visited = (curvature > 0)[..., None]
-        size = jnp.where(visited, curvature[..., None], 1)
-        return jnp.where(visited, self.policy_step * gradient / size, 0)
 
 
 class SoftmaxLogits(AbstractUpdate):

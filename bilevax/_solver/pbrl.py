@@ -51,11 +51,17 @@ class PBRL(AbstractSolver):
 
     def step(self, estimator, state):
         x, weight, key = state.x, state.weight, state.key
-        memory = estimator.respond(
-            self.oracle, x, state.policy, state.memory, key, single_loop=self.single_loop
-        )
+
+        def respond(policy, memory):
+            return estimator.respond(
+                self.oracle, x, policy, memory, key, single_loop=self.single_loop
+            )
+
+        memory = respond(state.policy, state.memory)
 
         def gradient(policy, memory):
+            if estimator.interactive(x) and policy is not state.policy:
+                memory = respond(policy, memory)
             return estimator.penalised_gradient(self.penalty, x, policy, weight, memory, key)
 
         moved = self.update(estimator, gradient, x, state.policy, memory, state.update)

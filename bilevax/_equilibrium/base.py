@@ -1,0 +1,112 @@
+"""What both equilibrium oracles share: the equilibrium, the check and the loop."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+
+from .._game import ZeroSumGame, is_regularized
+from .._regularizer import NegativeEntropy
+from .._types import Array, Bool, Float, Int, Scalar
+
+
+class Equilibrium(eqx.Module):
+    """An approximate equilibrium, and what the next call can start from.
+
+    Attributes:
+        policy: both players' policies, ``[S, A1]`` and ``[S, A2]``.
+        logits: of both, up to a constant in each state.
+        values: V, player 1's value, shape ``[S]``.
+        backup: an approximation of T V, Shapley's operator applied once, shape ``[S]``.
+        residual: a bound on max |T V - V|; |V - V*| is at most residual / (1 - discount).
+        converged: whether the residual met the oracle's tolerance.
+        steps: oracle steps taken by the last call.
+    """
+
+    policy: tuple[Float[Array, "S A1"], Float[Array, "S A2"]]
+    logits: tuple[Float[Array, "S A1"], Float[Array, "S A2"]]
+    values: Float[Array, " S"]
+    backup: Float[Array, " S"]
+    residual: Scalar
+    converged: Bool[Array, ""]
+    steps: Int[Array, ""]
+
+
+class AbstractEquilibriumOracle(eqx.Module):
+    """A way to solve a regularised zero-sum Markov game.
+
+    Attributes:
+        tol: the largest residual accepted, relative to the largest |V|.
+        max_steps: a limit; an equilibrium that meets it says ``converged = False``.
+    """
+
+    tol: eqx.AbstractVar[float]
+    max_steps: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def observe(
+        self, game: ZeroSumGame, values: Float[Array, " S"], before: Equilibrium
+    ) -> Equilibrium:
+        """The equilibrium at V: policies for the payoffs r + discount P V, and the residual."""
+
+    @abc.abstractmethod
+    def step(self, game: ZeroSumGame, before: Equilibrium) -> Equilibrium:
+        """One step."""
+
+
+@eqx.filter_jit
+def solve_game(
+    game: ZeroSumGame, oracle: AbstractEquilibriumOracle, warm: Equilibrium | None = None
+) -> Equilibrium:
+    """The oracle's equilibrium of a game with tau > 0, from a warm start or from V = 0."""
+    check_entropic(game)
+    start = first_equilibrium(game) if warm is None else warm
+    # At the optimum a warm start's residual is down to rounding, which a step cannot mend.
+    eps = 64 * jnp.finfo(start.values.dtype).eps
+
+    def scale(now):
+        return jnp.max(jnp.abs(now.values)) + jnp.max(jnp.abs(game.reward)) + game.tau
+
+    def cond(carry):
+        now, before, k = carry
+        stalled = (now.residual <= eps * scale(now)) & ~(now.residual < 0.5 * before)
+        return (now.residual > oracle.tol * scale(now)) & ~stalled & (k < oracle.max_steps)
+
+    def body(carry):
+        now, _, k = carry
+        return oracle.step(game, now), now.residual, k + 1
+
+    seen = oracle.observe(game, start.values, start)
+    end, _, steps = lax.while_loop(cond, body, (seen, jnp.inf * seen.residual, 0))
+    converged = end.residual <= oracle.tol * scale(end)
+    return eqx.tree_at(lambda e: (e.converged, e.steps), end, (converged, jnp.asarray(steps)))
+
+
+def first_equilibrium(game: ZeroSumGame) -> Equilibrium:
+    """V = 0 and uniform policies, not yet looked at: residual infinite."""
+    policy = game.uniform_policy()
+    zero = jnp.zeros_like(game.initial)
+    return Equilibrium(
+        policy=policy,
+        logits=(jnp.zeros_like(policy[0]), jnp.zeros_like(policy[1])),
+        values=zero,
+        backup=zero,
+        residual=jnp.asarray(jnp.inf, zero.dtype),
+        converged=jnp.asarray(False),
+        steps=jnp.asarray(0),
+    )
+
+
+def check_entropic(game: ZeroSumGame) -> None:
+    """``ValueError`` where the game's equilibrium is not that of an entropy with tau > 0."""
+    if not is_regularized(game):
+        raise ValueError(
+            "equilibrium: tau is 0, where policies need not be unique; give the game a positive "
+            "tau, or call unregularized_equilibrium."
+        )
+    if not isinstance(game.regularizer, NegativeEntropy):
+        raise ValueError(
+            f"equilibrium: the regularizer is {type(game.regularizer).__name__}; equilibria are "
+            "computed for NegativeEntropy."
+        )
