@@ -321,6 +321,9 @@ def test_the_penalty_weight_is_constant_raised_or_the_problems_own():
 
 def test_a_schedule_keeps_its_share_of_the_steps():
     assert penalty_weight(steps=200).steps == penalty_weight().steps // 10
+    game = build("stackelberg", {})
+    assert solver(**HOT, steps=300).solver.update is game.update(300)
+    assert solver(**HOT, learning_rate=0.1).solver.update is not game.update(1000)
 
 
 HOT = dict(problem="stackelberg", options={"tau": 0.01})

@@ -108,6 +108,21 @@ def test_random_games_have_the_law_of_their_definition_and_their_own_seed():
     assert not jnp.all(game.kernel == problems.stackelberg(states=40, seed=2).problem.kernel)
 
 
+def test_the_steps_of_a_random_game_shrink_over_the_last_fifth_of_a_run():
+    zoo = problems.stackelberg(states=2, leader_actions=2, follower_actions=2)
+    assert zoo.update(zoo.steps) is zoo.solver.update
+    update: Any = zoo.update(10)
+    x = jnp.zeros(1)
+
+    def step(state, _):
+        move, state = update.optimizer.update(jnp.ones(1), state, x)
+        return state, -move[0]  # under a constant gradient Adam moves by its rate
+
+    _, moves = jax.lax.scan(step, update.optimizer.init(x), length=12)
+    expected = [0.05] * 9 + [0.02525] + [0.0005] * 2
+    np.testing.assert_allclose(moves, expected, rtol=1e-6)
+
+
 # Four rooms
 
 

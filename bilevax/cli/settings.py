@@ -166,7 +166,9 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
     bellman = settings.solver == "pbrl-bellman"
     weight = _penalty_weight(settings, zoo, _horizon(zoo, x0) if bellman else 1.0)
     penalty = BellmanPenalty() if bellman else zoo.solver.penalty
-    update = zoo.solver.update if settings.learning_rate is None else Alternating(optimizer)
+    update = zoo.update(settings.steps or zoo.steps)
+    if settings.learning_rate is not None:
+        update = Alternating(optimizer)
     if unregularized:
         update = SoftmaxLogits(optimizer)  # without curvature there is no step to alternate with
     solver = replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)

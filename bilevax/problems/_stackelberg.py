@@ -8,7 +8,7 @@ import numpy as np
 from .._problem import StackelbergGame
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
-from ._zoo import ZooProblem, normal_starts
+from ._zoo import ZooProblem, normal_starts, settling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +49,12 @@ def stackelberg(
         maximize=True,
         # Measured on ten games: a penalty this soft at first, and a follower this hot, lead to the
         # better local optima.
-        solver=PBRL(penalty_weight=Homotopy(min(max(100 * tau, 0.1), 100.0), 1e3, 800)),
+        solver=PBRL(
+            penalty_weight=Homotopy(min(max(100 * tau, 0.1), 100.0), 1e3, 800),
+            update=settling(1000),
+        ),
         steps=1000,
+        settles=True,
         hot=max(1.0, 0.1 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(policies_figure, game, title="Random Stackelberg game"),

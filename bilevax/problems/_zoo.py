@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from .._solution import Solution
-from .._solver import PBRL, AbstractSolver, Annealed
+from .._solver import PBRL, AbstractSolver, Alternating, Annealed
+from .._solver.base import AbstractUpdate
 from .._types import Array, Key
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class ZooProblem:
         solver: a penalty method with settings that suit the problem.
         steps: how many of its steps.
         hot: the factor on tau from which ``solver`` anneals (see ``Annealed``); 1 does not anneal.
+        settles: whether ``solver`` moves x by ever smaller steps at the end (see ``settling``).
         default_starts: how many starts to run side by side; local optima are the rule.
         figure: ``figure(solution)``: the problem's own picture, a matplotlib ``Figure``.
         known: natural upper values to compare with, published or exact, by source.
@@ -47,6 +51,7 @@ class ZooProblem:
     known: dict[str, float]
     arrays: Callable[[Solution], dict[str, np.ndarray]]
     hot: float = 1.0
+    settles: bool = False
 
     def annealed(self, solver: AbstractSolver, steps: int) -> AbstractSolver:
         """A solver with this problem's annealing: cooling for four fifths of ``steps``."""
@@ -54,9 +59,26 @@ class ZooProblem:
             return solver
         return Annealed(solver, self.hot, max(1, round(0.8 * steps)))
 
+    def update(self, steps: int) -> AbstractUpdate:
+        """The update of ``solver`` for a run of ``steps`` steps."""
+        return settling(steps) if self.settles else self.solver.update
+
     def natural_value(self, upper_value: Array | float) -> Array | float:
         """The upper value in the sense of the problem: a return where ``maximize``, else a cost."""
         return -upper_value if self.maximize else upper_value
+
+
+@lru_cache
+def settling(steps: int) -> Alternating:
+    """Adam on x at the rate .05, which falls to a hundredth over the last fifth of ``steps``.
+
+    The policy answers the x before the step. Where the best response is sensitive (a small tau), a
+    last step of full size leaves the policy behind by more than the penalty does.
+    """
+    last = max(1, round(0.2 * steps))
+    # Cached, since every new optimiser would be compiled anew.
+    rate = optax.linear_schedule(0.05, 0.0005, last, transition_begin=steps - last)
+    return Alternating(optax.adam(rate))
 
 
 def normal_starts(shape: tuple[int, ...], scales: tuple[float, ...]) -> Callable[[Key, int], Array]:
