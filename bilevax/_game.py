@@ -4,6 +4,8 @@ A joint policy is a tuple with one array ``[S, A_i]`` per player. Moves are simu
 moves are states of their own in which the others have one action.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -152,7 +154,7 @@ class MarkovGame(eqx.Module):
         *,
         discount: ScalarLike,
         initial=None,
-        tau: ScalarLike | Float[Array, " n"] = 0.0,
+        tau: ScalarLike | Sequence[float] | Float[Array, " n"] = 0.0,
         regularizer: AbstractRegularizer = NegativeEntropy(),
         available=None,
     ):
