@@ -20,6 +20,8 @@ class Equilibrium(eqx.Module):
         values: V, player 1's value, shape ``[S]``.
         backup: an approximation of T V, Shapley's operator applied once, shape ``[S]``.
         residual: a bound on max |T V - V|; |V - V*| is at most residual / (1 - discount).
+        trial: the values to look at next, shape ``[S]``.
+        certain: whether ``trial`` is ``backup``, which brings V closer for certain.
         converged: whether the residual met the oracle's tolerance.
         steps: oracle steps taken by the last call.
     """
@@ -29,6 +31,8 @@ class Equilibrium(eqx.Module):
     values: Float[Array, " S"]
     backup: Float[Array, " S"]
     residual: Scalar
+    trial: Float[Array, " S"]
+    certain: Bool[Array, ""]
     converged: Bool[Array, ""]
     steps: Int[Array, ""]
 
@@ -45,14 +49,8 @@ class AbstractEquilibriumOracle(eqx.Module):
     max_steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def observe(
-        self, game: ZeroSumGame, values: Float[Array, " S"], before: Equilibrium
-    ) -> Equilibrium:
-        """The equilibrium at V: policies for the payoffs r + discount P V, and the residual."""
-
-    @abc.abstractmethod
     def step(self, game: ZeroSumGame, before: Equilibrium) -> Equilibrium:
-        """One step."""
+        """Looks at ``before.trial``, takes it or not, and says what to try next."""
 
 
 @eqx.filter_jit
@@ -61,8 +59,7 @@ def solve_game(
 ) -> Equilibrium:
     """The oracle's equilibrium of a game with tau > 0, from a warm start or from V = 0."""
     check_entropic(game)
-    start = first_equilibrium(game) if warm is None else warm
-    # At the optimum a warm start's residual is down to rounding, which a step cannot mend.
+    start = first_equilibrium(game) if warm is None else _restart(warm)
     eps = 64 * jnp.finfo(start.values.dtype).eps
 
     def scale(now):
@@ -70,6 +67,7 @@ def solve_game(
 
     def cond(carry):
         now, before, k = carry
+        # Down to rounding, where the residual no longer halves, it has met its floor.
         stalled = (now.residual <= eps * scale(now)) & ~(now.residual < 0.5 * before)
         return (now.residual > oracle.tol * scale(now)) & ~stalled & (k < oracle.max_steps)
 
@@ -77,8 +75,7 @@ def solve_game(
         now, _, k = carry
         return oracle.step(game, now), now.residual, k + 1
 
-    seen = oracle.observe(game, start.values, start)
-    end, _, steps = lax.while_loop(cond, body, (seen, jnp.inf * seen.residual, 0))
+    end, _, steps = lax.while_loop(cond, body, (start, start.residual, 0))
     converged = end.residual <= oracle.tol * scale(end)
     return eqx.tree_at(lambda e: (e.converged, e.steps), end, (converged, jnp.asarray(steps)))
 
@@ -93,9 +90,18 @@ def first_equilibrium(game: ZeroSumGame) -> Equilibrium:
         values=zero,
         backup=zero,
         residual=jnp.asarray(jnp.inf, zero.dtype),
+        trial=zero,
+        certain=jnp.asarray(False),
         converged=jnp.asarray(False),
         steps=jnp.asarray(0),
     )
+
+
+def _restart(warm):
+    """The warm start with what another game left behind forgotten: its values are to be tried."""
+    unknown, no = jnp.full_like(warm.residual, jnp.inf), jnp.zeros_like(warm.certain)
+    changed = (unknown, warm.values, no)
+    return eqx.tree_at(lambda e: (e.residual, e.trial, e.certain), warm, changed)
 
 
 def check_entropic(game: ZeroSumGame) -> None:

@@ -31,62 +31,50 @@ class Extragradient(AbstractEquilibriumOracle):
                 f"Extragradient: step_size is {self.step_size}; it must lie in (0, 1]."
             )
 
-    def observe(self, game, values, before):
-        """Bounds T V from both sides by what each policy guarantees in its state's game."""
+    def step(self, game, before):
+        payoffs = game.joint_q(before.trial)
+        tau, entropy = game.tau, game.regularizer.value
         p, q = before.policy
-        scores = self._scores(game.joint_q(values), p, q)
-        tau = game.tau
-        best = [
+        scores = self._scores(payoffs, p, q)
+        # T V lies between what the two policies guarantee in every state's game.
+        best, worst = (
             game.regularizer.conjugate(s, tau, mask)
             for s, mask in zip(scores, game.available, strict=True)
-        ]
-        entropy = game.regularizer.value
-        upper, lower = best[0] + tau * entropy(q), -best[1] - tau * entropy(p)
-        value = jnp.sum(p * scores[0], -1) - tau * entropy(p) + tau * entropy(q)
-        residual = jnp.max(jnp.maximum(jnp.abs(upper - values), jnp.abs(lower - values)))
-        return Equilibrium(
-            before.policy,
-            before.logits,
-            values,
-            value,
-            residual,
-            before.converged,
-            before.steps,
         )
+        off = jnp.stack([best + tau * entropy(q), -worst - tau * entropy(p)]) - before.trial
+        eta = self.step_size / (2 * (jnp.max(jnp.abs(payoffs)) + tau))
 
-    def step(self, game, before):
-        payoffs = game.joint_q(before.values)
-        eta = self.step_size / (2 * (jnp.max(jnp.abs(payoffs)) + game.tau))
-        keep = 1 - eta * game.tau
+        def moved(scores):
+            logits = tuple(
+                _centred((1 - eta * tau) * z + eta * s)
+                for z, s in zip(before.logits, scores, strict=True)
+            )
+            return logits, (
+                softmax(logits[0], game.available[0]),
+                softmax(logits[1], game.available[1]),
+            )
 
-        def moved(policy):
-            scores = self._scores(payoffs, *policy)
-            z, w = (keep * z + eta * s for z, s in zip(before.logits, scores, strict=True))
-            # Only differences matter; without the constant they stay small.
-            z, w = z - jnp.max(z, -1, keepdims=True), w - jnp.max(w, -1, keepdims=True)
-            return (z, w), (softmax(z, game.available[0]), softmax(w, game.available[1]))
-
-        _, middle = moved(before.policy)
-        logits, policy = moved(middle)
-        p, q = middle
-        entropy = game.regularizer.value
-        values = jnp.einsum("si,sij,sj->s", p, payoffs, q)
-        values = values - game.tau * (entropy(p) - entropy(q))
-        return self.observe(
-            game,
-            values,
-            Equilibrium(
-                policy,
-                logits,
-                values,
-                before.backup,
-                before.residual,
-                before.converged,
-                before.steps,
-            ),
+        _, (p, q) = moved(scores)
+        values = jnp.einsum("si,sij,sj->s", p, payoffs, q) - tau * (entropy(p) - entropy(q))
+        logits, policy = moved(self._scores(payoffs, p, q))
+        return Equilibrium(
+            policy=policy,
+            logits=logits,
+            values=before.trial,
+            backup=values,
+            residual=jnp.max(jnp.abs(off)),
+            trial=values,
+            certain=before.certain,
+            converged=before.converged,
+            steps=before.steps,
         )
 
     @staticmethod
     def _scores(payoffs, p, q):
         """Each player's expected payoffs of its actions: Q q and -Q' p."""
         return jnp.einsum("sij,sj->si", payoffs, q), -jnp.einsum("sij,si->sj", payoffs, p)
+
+
+def _centred(z):
+    """Only differences matter; without the constant they stay small."""
+    return z - jnp.max(z, axis=-1, keepdims=True)

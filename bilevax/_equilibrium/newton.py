@@ -1,7 +1,8 @@
 """Newton's method on Shapley's equation V = T V."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jax import lax
 
 from .._linear import policy_system
 from .base import AbstractEquilibriumOracle, Equilibrium
@@ -21,26 +22,28 @@ class ShapleyNewton(AbstractEquilibriumOracle):
     tol: float = 1e-13
     max_steps: int = 200
 
-    def observe(self, game, values, before):
-        payoffs = game.joint_q(values)
+    def step(self, game, before):
+        payoffs = game.joint_q(before.trial)
         stage = stage_equilibria(payoffs, game.tau, game.available, before.logits[0])
-        residual = jnp.max(jnp.abs(stage.value - values) + jnp.abs(stage.gap))
-        answer = -jnp.einsum("sij,si->sj", payoffs, stage.policy[0]) / game.tau
-        return Equilibrium(
+        off = jnp.max(jnp.abs(stage.value - before.trial) + jnp.abs(stage.gap))
+        residual = jnp.where(stage.converged, off, jnp.inf)
+        p, q = stage.policy
+        joint = (p[:, :, None] * q[:, None, :]).reshape(p.shape[0], -1)
+        system = policy_system(game.transition.under(joint), game.discount)
+        seen = Equilibrium(
             policy=stage.policy,
-            logits=(stage.logits, answer),
-            values=values,
+            logits=(stage.logits, -jnp.einsum("sij,si->sj", payoffs, p) / game.tau),
+            values=before.trial,
             backup=stage.value,
-            residual=jnp.where(stage.converged, residual, jnp.inf),
+            residual=residual,
+            trial=before.trial + system.solve(stage.value - before.trial),
+            certain=jnp.asarray(False),
             converged=before.converged,
             steps=before.steps,
         )
-
-    def step(self, game, before):
-        p, q = before.policy
-        joint = (p[:, :, None] * q[:, None, :]).reshape(p.shape[0], -1)
-        system = policy_system(game.transition.under(joint), game.discount)
-        moved = before.values + system.solve(before.backup - before.values)
-        after = self.observe(game, moved, before)
-        good = after.residual <= jnp.maximum(game.discount, 0.5) * before.residual
-        return lax.cond(good, lambda: after, lambda: self.observe(game, before.backup, before))
+        sure = eqx.tree_at(
+            lambda e: (e.trial, e.certain), before, (before.backup, jnp.asarray(True))
+        )
+        shrinks = residual <= jnp.maximum(game.discount, 0.5) * before.residual
+        taken = shrinks | before.certain
+        return jax.tree.map(lambda a, b: jnp.where(taken, a, b), seen, sure)
