@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._transition import AbstractPolicyKernel, DensePolicyKernel
+from ._transition import AbstractPolicyKernel, DensePolicyKernel, by_rows
 from ._types import Array, Float, Int, Scalar
 
 DENSE_LIMIT = 1500
@@ -106,6 +106,12 @@ def system_matrix(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array
     return jnp.eye(matrix.shape[0], dtype=matrix.dtype) - discount * matrix
 
 
+def inverse_of(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array, "S S"]:
+    """(I - discount P_pi)^-1."""
+    # LAPACK works by columns: its result would be copied for every product with it.
+    return by_rows(jnp.linalg.inv(system_matrix(kernel, discount).T).T)
+
+
 def refreshed(
     kernel: AbstractPolicyKernel, discount: Scalar, inverse: Float[Array, "S S"]
 ) -> Float[Array, "S S"]:
@@ -123,14 +129,13 @@ def refreshed(
         product = inverse - discount * (kernel.dense() @ inverse)
         return 2 * inverse - inverse @ product
 
-    def fresh():
-        return lax.cond(
-            error <= _LOST,
-            newton_schulz,
-            lambda: jnp.linalg.inv(system_matrix(kernel, discount)),
-        )
+    def renew(_):
+        fresh = lambda: inverse_of(kernel, discount)
+        return jnp.asarray(False), lax.cond(error <= _LOST, newton_schulz, fresh)
 
-    return lax.cond(error <= _STALE, lambda: inverse, fresh)
+    # A loop of at most one round: unlike a conditional it leaves the inverse where it lies.
+    start = (~(error <= _STALE), inverse)
+    return lax.while_loop(lambda carry: carry[0], renew, start)[1]
 
 
 def _refine(matvec, precondition, b, exact):
@@ -139,21 +144,24 @@ def _refine(matvec, precondition, b, exact):
     floor = (8 * jnp.finfo(b.dtype).eps) ** 2 * jnp.vdot(b, b)
 
     def cond(carry):
-        _, r, previous, k = carry
-        size = jnp.vdot(r, r)
+        _, _, size, previous, k = carry
         return (size > floor) & (size < 0.5 * previous) & (k < _REFINEMENTS)
 
     def body(carry):
-        v, r, _, k = carry
+        v, r, size, _, k = carry
         v = v + precondition(r)
-        return v, b - matvec(v), jnp.vdot(r, r), k + 1
+        v = v + precondition(b - matvec(v))
+        # The norm costs as much as a product: one for every two corrections.
+        r = b - matvec(v)
+        return v, r, jnp.vdot(r, r), size, k + 1
 
     v = precondition(b)
-    v, r, _, _ = lax.while_loop(cond, body, (v, b - matvec(v), jnp.full_like(floor, jnp.inf), 0))
+    r = b - matvec(v)
+    start = (v, r, jnp.vdot(r, r), jnp.full_like(floor, jnp.inf), 0)
+    v, _, size, _, _ = lax.while_loop(cond, body, start)
     # Near the floor rounding in the residual itself ends the descent: that is success, not
     # stagnation.
-    accepted = jnp.vdot(r, r) <= 1e8 * floor
-    return lax.cond(accepted, lambda: v, exact)
+    return lax.cond(size <= 1e8 * floor, lambda: v, exact)
 
 
 def _krylov(matvec, b):

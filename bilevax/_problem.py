@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ._mdp import MDP, Evaluation
 from ._regularizer import AbstractRegularizer, NegativeEntropy, sparsemax
+from ._transition import by_rows
 from ._types import Array, Float, PyTree, Scalar, ScalarLike
 
 
@@ -145,7 +146,8 @@ class StackelbergGame(eqx.Module):
             # Flat, so that neither this product nor its transpose in a gradient copies the kernel.
             states, leads, follows = self.follower_reward.shape
             flat = self.kernel.reshape(states, leads, follows * states)
-            kernel = jnp.einsum("sl,slk->sk", leader, flat).reshape(states, follows, states)
+            kernel = by_rows(jnp.einsum("sl,slk->sk", leader, flat))
+            kernel = kernel.reshape(states, follows, states)
             return MDP(reward, kernel, initial=self.initial, **options)
         states, leads, follows = self.follower_reward.shape
         pairs = states * leads

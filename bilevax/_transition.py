@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from ._types import Array, Float, Int, concrete
 
@@ -79,8 +80,7 @@ class DenseTransition(AbstractTransition):
         return self.array.shape[-3], self.array.shape[-2]
 
     def expected_next(self, values):
-        states, actions = self.shape
-        return (self.array.reshape(states * actions, states) @ values).reshape(states, actions)
+        return self.array @ values
 
     def under(self, policy):
         return DensePolicyKernel(jnp.einsum("sa,sat->st", policy, self.array))
@@ -218,6 +218,15 @@ class SparsePolicyKernel(AbstractPolicyKernel):
 
 def _gather(values, index):
     return values.at[index].get(mode="promise_in_bounds")
+
+
+def by_rows(array: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The array itself, in memory with its last axis contiguous.
+
+    Compilers choose the order of the axes. Where a large array feeds several products, stating the
+    order spares one copy for each of them.
+    """
+    return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
 
 
 def as_transition(transition) -> AbstractTransition:
