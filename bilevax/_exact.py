@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._gap import Gap, best_responses, duality_gap
-from ._linear import refreshed, solves_densely
+from ._linear import improved, solves_densely
 from ._mdp import MDP, Evaluation, action_values, evaluate, greedy_policy, per_context, soft_maximum
 from ._oracle import AbstractOracle, Response, cold_start, respond, track
 from ._penalty import AbstractPenalty, is_mdp
@@ -190,10 +190,15 @@ class Exact(AbstractEstimator):
     def certify(self, x, policy):
         mdps = self._induced(x, policy)
         responses = best_responses(mdps)
-        upper = self.problem.upper(x, policy, over_players(evaluate, mdps, policy))
         best = over_players(lambda _, response: response.policy, mdps, responses)
-        at_best = self.problem.upper(x, best, over_players(evaluate, mdps, best))
-        return Certificate(upper, at_best, duality_gap(mdps, policy, responses))
+
+        def upper(policy):
+            return self.problem.upper(x, policy, over_players(evaluate, mdps, policy))
+
+        # One after the other: one copy of the evaluation compiles in half the time of two.
+        both = jax.tree.map(lambda *pair: jnp.stack(pair), policy, best)
+        at_policy, at_best = lax.map(upper, both)
+        return Certificate(at_policy, at_best, duality_gap(mdps, policy, responses))
 
     def mirror_step(self, x, policy, step):
         def one(mdp, policy, step):
@@ -282,7 +287,8 @@ def _renew_inverse(mdp, response):
     if response.inverse is None:
         return response
     kernel = mdp.transition.under(response.policy)
-    inverse = refreshed(kernel, mdp.discount, response.inverse)
+    # The oracle has replaced what is past improving.
+    inverse = improved(kernel, mdp.discount, response.inverse)
     return eqx.tree_at(lambda r: r.inverse, response, inverse)
 
 

@@ -78,7 +78,8 @@ class NikaidoIsoda(AbstractPenalty):
             spread = eqx.tree_at(lambda m: m.initial, mdp, start)
             inverse = evaluation.system.inverse
             evaluation = evaluate(spread, evaluation.policy, inverse)
-        d = _occupancy(jax.lax.stop_gradient(mdp), response, start)
+        held = jax.lax.stop_gradient(eqx.tree_at(lambda m: m.initial, mdp, start))
+        d = _occupancy(held, response)
         # V* (rho) as <rho, V> + <d, T V - V>: exact at the fixed point, and with d and V held its
         # derivative is that of the return at the response held fixed.
         q = action_values(mdp, response.values)
@@ -150,8 +151,8 @@ def _spread(mdp, share):
 
 
 @per_context
-def _occupancy(mdp, response, start):
-    return system_of(mdp, response).solve_transposed(start)
+def _occupancy(mdp, response):
+    return system_of(mdp, response).solve_transposed(mdp.initial)
 
 
 def _regularization(mdp, policy):

@@ -143,7 +143,8 @@ class StackelbergGame(eqx.Module):
         )
         if not self.sees_action:
             reward = jnp.einsum("sl,sla->sa", leader, self.follower_reward)
-            # Flat, so that neither this product nor its transpose in a gradient copies the kernel.
+            # Flat and by rows: neither this product, its transpose in a gradient, nor what reads
+            # the result then copies a kernel.
             states, leads, follows = self.follower_reward.shape
             flat = self.kernel.reshape(states, leads, follows * states)
             kernel = by_rows(jnp.einsum("sl,slk->sk", leader, flat))

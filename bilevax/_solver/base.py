@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from .._exact import AbstractEstimator, Memory, Terms
 from .._types import Array, Bool, Int, Key, PyTree, Scalar
@@ -124,23 +123,15 @@ class Alternating(AbstractUpdate):
         return self.optimizer.init(x)
 
     def __call__(self, estimator, gradient, x, policy, memory, state):
-        def half(carry, first):
-            policy, memory = carry
-            terms, (in_x, in_policy), memory = gradient(policy, memory)
-            if terms.curvature is None:
-                raise ValueError(
-                    "Alternating: tau is 0, where the policy's step has no curvature to divide by; "
-                    "give the lower level a positive tau or use SoftmaxLogits."
-                )
-            step = jax.tree.map(self._natural, in_policy, terms.curvature)
-            moved = estimator.mirror_step(x, policy, step)
-            policy = jax.tree.map(lambda new, old: jnp.where(first, new, old), moved, policy)
-            return (policy, memory), (terms, in_x)
-
-        # A loop over the two halves: one copy of the gradient compiles in half the time of two.
-        halves = jnp.array([True, False])
-        (policy, memory), both = lax.scan(half, (policy, memory), halves)
-        terms, in_x = jax.tree.map(lambda leaf: leaf[1], both)
+        terms, (_, in_policy), memory = gradient(policy, memory)
+        if terms.curvature is None:
+            raise ValueError(
+                "Alternating: tau is 0, where the policy's step has no curvature to divide by; "
+                "give the lower level a positive tau or use SoftmaxLogits."
+            )
+        step = jax.tree.map(self._natural, in_policy, terms.curvature)
+        policy = estimator.mirror_step(x, policy, step)
+        terms, (in_x, _), memory = gradient(policy, memory)
         moves, state = self.optimizer.update(in_x, state, x)
         norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
         x = estimator.project(optax.apply_updates(x, moves))
