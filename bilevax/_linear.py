@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._transition import AbstractPolicyKernel, DensePolicyKernel
+from ._transition import AbstractPolicyKernel, DensePolicyKernel, by_rows
 from ._types import Array, Float, Int, Scalar
 
 DENSE_LIMIT = 1500
 """Successor lists with at most this many states are solved as dense matrices."""
 
-_REFINEMENTS = 40
+_REFINEMENTS = 20
 _KRYLOV_STEPS = 1000
 _SWEEPS = 1000
 _PASSES = 200
-_STALE = 0.03
+_STALE = 0.01
 """A stale inverse is improved where a probe's relative error is above this ..."""
 _LOST = 0.5
 """... and computed anew above this."""
@@ -62,7 +62,8 @@ class PolicySystem(eqx.Module):
         if held.factor is not None:
             return jax.scipy.linalg.lu_solve(held.factor, b)
         if held.inverse is not None:
-            exact = lambda: jnp.linalg.solve(held._matrix(), b)
+            # The code that refreshes inverses serves here too: a solve would be compiled anew.
+            exact = lambda: inverse_of(held.kernel, held.discount) @ b
             return _refine(held._matvec, lambda r: held.inverse @ r, b, exact)
         return _krylov(held._matvec, b)
 
@@ -71,12 +72,9 @@ class PolicySystem(eqx.Module):
         if held.factor is not None:
             return jax.scipy.linalg.lu_solve(held.factor, b, trans=1)
         if held.inverse is not None:
-            exact = lambda: jnp.linalg.solve(held._matrix().T, b)
+            exact = lambda: b @ inverse_of(held.kernel, held.discount)
             return _refine(held._matvec_transposed, lambda r: r @ held.inverse, b, exact)
         return _krylov(held._matvec_transposed, b)
-
-    def _matrix(self):
-        return system_matrix(self.kernel, self.discount)
 
 
 def policy_system(
@@ -106,10 +104,28 @@ def system_matrix(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array
     return jnp.eye(matrix.shape[0], dtype=matrix.dtype) - discount * matrix
 
 
+def inverse_of(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array, "S S"]:
+    """(I - discount P_pi)^-1."""
+    # LAPACK works by columns: each product with its result would first copy it.
+    return by_rows(jnp.linalg.inv(system_matrix(kernel, discount).T).T)
+
+
 def refreshed(
     kernel: AbstractPolicyKernel, discount: Scalar, inverse: Float[Array, "S S"]
 ) -> Float[Array, "S S"]:
-    """The inverse given, or a new one where it no longer serves this policy's system."""
+    """The inverse given, or a better one where it no longer serves this policy's system."""
+    held, rate = lax.stop_gradient((kernel, discount))
+    return _renewed(kernel, discount, inverse, lambda: inverse_of(held, rate))
+
+
+def improved(
+    kernel: AbstractPolicyKernel, discount: Scalar, inverse: Float[Array, "S S"]
+) -> Float[Array, "S S"]:
+    """As ``refreshed``, but an inverse that is past improving comes back as it is."""
+    return _renewed(kernel, discount, inverse, lambda: inverse)
+
+
+def _renewed(kernel, discount, inverse, lost):
     kernel, discount, inverse = lax.stop_gradient((kernel, discount, inverse))
     size = inverse.shape[0]
     # A fixed random sign vector: rewards would do too, but may miss a changed part of the chain.
@@ -123,14 +139,12 @@ def refreshed(
         product = inverse - discount * (kernel.dense() @ inverse)
         return 2 * inverse - inverse @ product
 
-    def fresh():
-        return lax.cond(
-            error <= _LOST,
-            newton_schulz,
-            lambda: jnp.linalg.inv(system_matrix(kernel, discount)),
-        )
+    def renew(_):
+        return jnp.asarray(False), lax.cond(error <= _LOST, newton_schulz, lost)
 
-    return lax.cond(error <= _STALE, lambda: inverse, fresh)
+    # A loop of at most one round: unlike a conditional it leaves the inverse where it lies.
+    start = (~(error <= _STALE), inverse)
+    return lax.while_loop(lambda carry: carry[0], renew, start)[1]
 
 
 def _refine(matvec, precondition, b, exact):
@@ -138,22 +152,26 @@ def _refine(matvec, precondition, b, exact):
     # Squared Euclidean norms: one product each, where a maximum takes XLA's CPU three passes.
     floor = (8 * jnp.finfo(b.dtype).eps) ** 2 * jnp.vdot(b, b)
 
+    def correct(_, carry):
+        v, r = carry
+        v = v + precondition(r)
+        return v, b - matvec(v)
+
     def cond(carry):
-        _, r, previous, k = carry
-        size = jnp.vdot(r, r)
+        _, _, size, previous, k = carry
         return (size > floor) & (size < 0.5 * previous) & (k < _REFINEMENTS)
 
     def body(carry):
-        v, r, _, k = carry
-        v = v + precondition(r)
-        return v, b - matvec(v), jnp.vdot(r, r), k + 1
+        v, r, size, _, k = carry
+        # The norm costs as much as a product: one for every two corrections.
+        v, r = lax.fori_loop(0, 2, correct, (v, r))
+        return v, r, jnp.vdot(r, r), size, k + 1
 
-    v = precondition(b)
-    v, r, _, _ = lax.while_loop(cond, body, (v, b - matvec(v), jnp.full_like(floor, jnp.inf), 0))
+    start = (jnp.zeros_like(b), b, jnp.vdot(b, b), jnp.full_like(floor, jnp.inf), 0)
+    v, _, size, _, _ = lax.while_loop(cond, body, start)
     # Near the floor rounding in the residual itself ends the descent: that is success, not
     # stagnation.
-    accepted = jnp.vdot(r, r) <= 1e8 * floor
-    return lax.cond(accepted, lambda: v, exact)
+    return lax.cond(size <= 1e8 * floor, lambda: v, exact)
 
 
 def _krylov(matvec, b):

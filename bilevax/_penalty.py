@@ -21,7 +21,7 @@ from ._mdp import (
     per_context,
     soft_maximum,
 )
-from ._oracle import Response
+from ._oracle import Response, system_of
 from ._regularizer import Unregularized
 from ._types import Array, Float, PyTree, Scalar, concrete
 
@@ -96,7 +96,7 @@ class NikaidoIsoda(AbstractPenalty):
             inverse = evaluation.system.inverse
             evaluation = evaluate(spread, evaluation.policy, inverse)
         held = jax.lax.stop_gradient(eqx.tree_at(lambda m: m.initial, mdp, start))
-        d = evaluate(held, response.policy, response.inverse).occupancy
+        d = _occupancy(held, response)
         # V* (rho) as <rho, V> + <d, T V - V>: exact at the fixed point, and with d and V held its
         # derivative is that of the return at the response held fixed.
         q = action_values(mdp, response.values)
@@ -152,8 +152,7 @@ class BellmanPenalty(AbstractPenalty):
         def one(mdp, response):
             backup = jnp.sum(response.policy * action_values(mdp, response.values), -1)
             backup = backup - _regularization(mdp, response.policy)
-            held = jax.lax.stop_gradient(mdp)
-            system = evaluate(held, response.policy, response.inverse).system
+            system = system_of(jax.lax.stop_gradient(mdp), response)
             return response.values + system.solve(backup - response.values)
 
         return one(mdp, response)
@@ -168,6 +167,11 @@ def _spread(mdp, share):
     """rho with ``share`` of each context's mass spread evenly over its states."""
     mass = jnp.sum(mdp.initial, axis=-1, keepdims=True)
     return (1 - share) * mdp.initial + share * mass / mdp.num_states
+
+
+@per_context
+def _occupancy(mdp, response):
+    return system_of(mdp, response).solve_transposed(mdp.initial)
 
 
 def _regularization(mdp, policy):

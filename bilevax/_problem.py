@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ._mdp import MDP, Evaluation
 from ._regularizer import AbstractRegularizer, NegativeEntropy, sparsemax
+from ._transition import by_rows
 from ._types import Array, Float, PyTree, Scalar, ScalarLike
 
 
@@ -142,10 +143,12 @@ class StackelbergGame(eqx.Module):
         )
         if not self.sees_action:
             reward = jnp.einsum("sl,sla->sa", leader, self.follower_reward)
-            # Flat, so that neither this product nor its transpose in a gradient copies the kernel.
+            # Flat and by rows: neither this product, its transpose in a gradient, nor what reads
+            # the result then copies a kernel.
             states, leads, follows = self.follower_reward.shape
             flat = self.kernel.reshape(states, leads, follows * states)
-            kernel = jnp.einsum("sl,slk->sk", leader, flat).reshape(states, follows, states)
+            kernel = by_rows(jnp.einsum("sl,slk->sk", leader, flat))
+            kernel = kernel.reshape(states, follows, states)
             return MDP(reward, kernel, initial=self.initial, **options)
         states, leads, follows = self.follower_reward.shape
         pairs = states * leads

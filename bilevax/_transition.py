@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from ._types import Array, Float, Int, Shaped, concrete
 
@@ -89,8 +90,7 @@ class DenseTransition(AbstractTransition):
         return self.array.shape[-3], self.array.shape[-2]
 
     def expected_next(self, values):
-        states, actions = self.shape
-        return (self.array.reshape(states * actions, states) @ values).reshape(states, actions)
+        return self.array @ values
 
     def under(self, policy):
         return DensePolicyKernel(jnp.einsum("sa,sat->st", policy, self.array))
@@ -247,6 +247,15 @@ def by_player(
     states, rest = array.shape[0], array.shape[2:]
     split = jnp.moveaxis(array.reshape(states, *actions, *rest), player + 1, 1)
     return split.reshape(states, actions[player], -1, *rest)
+
+
+def by_rows(array: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The array itself, in memory with its last axis contiguous.
+
+    Compilers choose the order of the axes. Where a large array feeds several products, stating the
+    order spares one copy for each of them.
+    """
+    return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
 
 
 def as_transition(transition) -> AbstractTransition:

@@ -10,6 +10,7 @@ from .base import AbstractOracle as AbstractOracle
 from .base import Response as Response
 from .base import cold_start as cold_start
 from .base import respond as respond
+from .base import system_of as system_of
 from .base import track as track
 from .mirror_descent import PolicyMirrorDescent as PolicyMirrorDescent
 from .newton_krylov import NewtonKrylov as NewtonKrylov

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._linear import system_matrix
+from .._linear import PolicySystem, inverse_of, policy_system
 from .._mdp import MDP, action_values, per_context, soft_maximum
 from .._types import Array, Bool, Float, Int, Scalar
 
@@ -148,6 +148,14 @@ def track(oracle: AbstractOracle, mdp: MDP, warm: Response) -> Response:
     return per_context(one)(mdp, warm)
 
 
+def system_of(mdp: MDP, response: Response) -> PolicySystem:
+    """The system of the response's policy, for one context, with the inverse the response keeps."""
+    kernel = mdp.transition.under(response.policy)
+    if response.inverse is None:
+        return policy_system(kernel, mdp.discount)
+    return PolicySystem(kernel, mdp.discount, None, response.inverse)
+
+
 def cold_start(oracle: AbstractOracle, mdp: MDP) -> Response:
     """The oracle's cold start in every context."""
     return per_context(oracle.init)(mdp)
@@ -175,7 +183,7 @@ def _with_useful_inverse(mdp, response, wanted):
 
     def refresh(carry):
         kernel = mdp.transition.under(response.policy)
-        return jnp.asarray(False), jnp.linalg.inv(system_matrix(kernel, mdp.discount))
+        return jnp.asarray(False), inverse_of(kernel, mdp.discount)
 
     # A factorisation costs about 20 steps (measured, 100 to 1000 states), and at this rate 20 steps
     # gain ten digits. A NaN inverse is none.
