@@ -106,8 +106,8 @@ def _usable_links(road: RoadNetwork, destination: int, demand: np.ndarray) -> np
     if lost.size:
         raise ValueError(
             f"tolls: destination {destination + 1} cannot be reached from zone {lost[0] + 1}, "
-            f"where {demand[lost[0]]:g} trips to it start; add a link, or lower FIRST THRU NODE, below "
-            "which nodes are not driven through."
+            f"where {demand[lost[0]]:g} trips to it start; add a link, or lower FIRST THRU NODE "
+            "(nodes below it are not driven through)."
         )
     return allowed & reaches[road.head]
 

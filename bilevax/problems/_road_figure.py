@@ -42,8 +42,12 @@ def road_maps(road: RoadNetwork, panels: Sequence[RoadMap], *, title: str) -> Fi
     Each direction of a road is drawn on its right-hand side. Without coordinates the nodes are
     placed so that distances resemble free-flow travel times.
     """
-    drawn = road.coordinates is not None
-    points = _flat(road.coordinates) if road.coordinates is not None else _by_times(road)
+    note = "each direction on the right of its road"
+    if road.coordinates is None:
+        points = _by_times(road)
+        note += "; without coordinates, nodes are placed by travel times"
+    else:
+        points = _flat(road.coordinates)
     width, height = np.maximum(np.ptp(points, axis=0), 1e-12)
     tall = float(np.clip(height / width, 0.5, 1.5))
     figure = Figure(figsize=(5.2 * len(panels) + 1.2, 5.2 * tall + 1.4), layout="constrained")
@@ -60,15 +64,13 @@ def road_maps(road: RoadNetwork, panels: Sequence[RoadMap], *, title: str) -> Fi
             Line2D([], [], color="0.45", lw=_WIDEST * flow / largest, label=f"{flow:,.0f}")
             for flow in _round_flows(largest)
         ],
-        title="vehicles along a link",
+        title=f"vehicles along a link ({note})",
         title_fontsize=8,
         fontsize=8,
         loc="outside lower center",
         ncols=3,
         frameon=False,
     )
-    placed = "" if drawn else "nodes placed by travel times, for want of coordinates; "
-    figure.supxlabel(f"{placed}each direction on the right of its road", fontsize=8)
     return figure
 
 

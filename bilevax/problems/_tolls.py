@@ -130,9 +130,11 @@ def tolls(
         starts=partial(_starts, road.num_links, float(max_toll)),
         maximize=False,
         solver=PBRL(
-            penalty_weight=Homotopy(1.0, 1e3, 400), update=Alternating(optax.adam(0.1), 0.5)
+            penalty_weight=Homotopy(1.0, 1e3, 800),
+            # Congestion grows as the fourth power of flow: full policy steps overshoot.
+            update=Alternating(optax.adam(0.1), policy_step=0.2),
         ),
-        steps=500,
+        steps=1000,
         default_starts=4,
         figure=partial(_figure, problem, road, before),
         known={
@@ -234,7 +236,11 @@ def _figure(problem, road: RoadNetwork, before, solution: Solution) -> "Figure":
     _, flows = _answer(problem, solution.x)
     hours = [float(problem.total_travel_time(f)) / 60 for f in (before[1], flows)]
     panels = [
-        RoadMap(f"without tolls: {hours[0]:,.0f} vehicle-hours", 0 * road.time, before[1]),
-        RoadMap(f"with tolls: {hours[1]:,.0f} vehicle-hours", np.asarray(solution.x), flows),
+        RoadMap(
+            f"without tolls: {hours[0]:,.0f} vehicle-hours", 0 * road.time, np.asarray(before[1])
+        ),
+        RoadMap(
+            f"with tolls: {hours[1]:,.0f} vehicle-hours", np.asarray(solution.x), np.asarray(flows)
+        ),
     ]
     return road_maps(road, panels, title=f"Tolls: {1 - hours[1] / hours[0]:.1%} less travel time")
