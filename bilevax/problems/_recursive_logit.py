@@ -9,6 +9,8 @@ not touch the destination has spectral radius below 1.
 
 from typing import NamedTuple
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order
@@ -63,18 +65,21 @@ def travellers(road: RoadNetwork, theta: float) -> Travellers:
     initial = np.zeros((len(destinations), road.num_nodes))
     initial[:, : road.num_zones] = demand[:, destinations].T / trips
     matrices = len(destinations) * road.num_nodes**2
-    mdp = MDP(
+    free = MDP(
         np.where(travels, -road.time[link], 0.0),
         SuccessorList(
             road.head[link][..., None],
             travels[..., None].astype(float),
             matrix_free=matrices > _MOST_ENTRIES,
         ),
-        discount=1.0,
+        discount=0.0,
         initial=initial,
         tau=theta,
         available=available,
     )
+    # At discount 1 the check that MDP makes would solve every destination by policy iteration. The
+    # one above is the same condition, by one factorisation each.
+    mdp = eqx.tree_at(lambda mdp: mdp.discount, free, jnp.ones_like(free.discount))
     return Travellers(mdp, travels, link, place, trips, destinations)
 
 

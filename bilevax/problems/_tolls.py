@@ -236,11 +236,10 @@ def _figure(problem, road: RoadNetwork, before, solution: Solution) -> "Figure":
     _, flows = _answer(problem, solution.x)
     hours = [float(problem.total_travel_time(f)) / 60 for f in (before[1], flows)]
     panels = [
-        RoadMap(
-            f"without tolls: {hours[0]:,.0f} vehicle-hours", 0 * road.time, np.asarray(before[1])
-        ),
-        RoadMap(
-            f"with tolls: {hours[1]:,.0f} vehicle-hours", np.asarray(solution.x), np.asarray(flows)
-        ),
+        RoadMap(f"{when}: {time:,.0f} vehicle-hours", np.asarray(charged), np.asarray(flow))
+        for when, time, charged, flow in (
+            ("without tolls", hours[0], 0 * road.time, before[1]),
+            ("with tolls", hours[1], solution.x, flows),
+        )
     ]
     return road_maps(road, panels, title=f"Tolls: {1 - hours[1] / hours[0]:.1%} less travel time")
