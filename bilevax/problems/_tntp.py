@@ -258,5 +258,5 @@ def _check_number(where: str, what: str, number: float, largest: int, kind: str)
 
 
 def _short(text: str) -> str:
-    text = text.strip()
+    text = " ".join(text.split())
     return repr(text if len(text) <= 30 else f"{text[:27]}...")
