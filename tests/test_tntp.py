@@ -127,7 +127,7 @@ def bad(part, old, new, message):
             "trips",
             "Origin 1\n",
             "",
-            "trips.tntp:5: '1 : 0.0;   2 : 12.5;' stands before the first",
+            "trips.tntp:5: '1 : 0.0; 2 : 12.5;' stands before the first",
         ),
         bad(
             "trips", "    1 : 5.0;\n", "", "the trips sum to 12.5, and <TOTAL OD FLOW> is 17.5; the"

@@ -119,10 +119,10 @@ def _usable_links(road: RoadNetwork, destination: int, demand: np.ndarray) -> np
 
 def _check_theta(road: RoadNetwork, theta: float, usable: np.ndarray, destinations) -> None:
     works, endless = theta, []
-    for links, destination in zip(usable, destinations, strict=True):
+    for links, destination in zip(usable, destinations.tolist(), strict=True):
         if not _is_finite(road, theta, links, destination):
             endless.append(destination + 1)
-            if not _is_finite(road, works, links, destination):
+            if works > 0 and not _is_finite(road, works, links, destination):
                 works = _largest_theta(road, works, links, destination)
     if not endless:
         return
@@ -147,7 +147,10 @@ def _is_finite(road: RoadNetwork, theta: float, links: np.ndarray, destination: 
     """
     inner = links & (road.head != destination)
     margin = _MARGIN * (road.time.max() + theta * np.log(road.num_nodes))
-    weight = np.exp((margin - road.time[inner]) / theta)
+    exponent = (margin - road.time[inner]) / theta
+    if np.any(exponent > 1):  # a link that by itself is worth more than its cost: no time at all
+        return False
+    weight = np.exp(exponent)
     place = road.tail[inner], road.head[inner]
     matrix = sparse.csr_array((weight, place), (road.num_nodes, road.num_nodes))
     try:
