@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ import pytest
 import bilevax as bx
 from bilevax import problems
 from bilevax.cli.entry import execute
-from bilevax.problems import _recursive_logit
+from bilevax.problems import _recursive_logit, _tolls
 
 # (from, to, free-flow time, capacity), on seven nodes of which the first three are zones. Zones 1
 # and 2 may not be driven through, though a short cut leads through 2; one road has two lanes.
@@ -28,7 +29,7 @@ TRIPS = {(1, 2): 20.0, (1, 3): 50.0, (2, 1): 10.0, (2, 3): 30.0, (3, 1): 40.0, (
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "road-networks"
 
 
-def write(folder, links=LINKS, trips=TRIPS, zones=3, nodes=7, first=3):
+def write(folder, links=LINKS, trips=TRIPS, zones=3, nodes=7, first=3) -> dict[str, Any]:
     """The three files of a network."""
     head = f"<NUMBER OF ZONES> {zones}\n"
     end = "<END OF METADATA>\n"
@@ -307,6 +308,35 @@ def test_the_penalty_method_beats_every_uniform_toll(zoo):
     polished = bx.polish(zoo.problem, run.best)
     change = float(polished.best_response_value - run.best.best_response_value)
     assert -0.01 < change <= 1e-9
+
+
+def grid(side, zones) -> dict[str, Any]:
+    """A square grid of two-way streets whose first nodes, spread over it, send trips around."""
+    draw = np.random.default_rng(0)
+    number = draw.permutation(side**2).reshape(side, side) + 1
+    pairs = [(number[:, :-1], number[:, 1:]), (number[:-1], number[1:])]
+    roads = [road for a, b in pairs for road in zip(a.ravel(), b.ravel(), strict=True)]
+    links = [(a, b, draw.uniform(3, 8), 500) for pair in roads for a, b in (pair, pair[::-1])]
+    ends = draw.integers(1, zones + 1, (20 * zones, 2))
+    trips = {(int(o), int(d)): draw.uniform(1, 20) for o, d in ends if o != d}
+    return dict(links=links, trips=trips, zones=zones, nodes=side**2, first=1)
+
+
+@pytest.mark.slow
+def test_a_thousand_nodes_and_fifty_destinations_are_solved_without_matrices(tmp_path):
+    road = problems.read_network(**write(tmp_path, **grid(32, 50)))
+    problem = _tolls._toll_design(road, 10.0, 2.0, 0.0)
+    transition: Any = problem.mdp.transition
+    assert transition.matrix_free
+    assert transition.next_state.ndim == 3, "one graph for all destinations"
+    x = np.random.default_rng(1).uniform(0, 1, road.num_links)
+    _, flows = _tolls._answer(problem, jnp.asarray(x))
+    np.testing.assert_allclose(flows, recursive_logit(road, x, 2.0), rtol=1e-7, atol=1e-9)
+    demand, nodes = road.demand, road.num_nodes
+    own = np.zeros(nodes)
+    own[:50] = demand.sum(1) - demand.sum(0)
+    balance = np.bincount(road.tail, flows, nodes) - np.bincount(road.head, flows, nodes)
+    np.testing.assert_allclose(balance, own, atol=1e-9 * demand.sum())
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the road networks are not here")
