@@ -154,7 +154,7 @@ def test_the_gradient_of_the_travel_time_in_the_tolls_is_that_of_differences(
 def test_systems_without_matrices_give_the_same_flows(zoo, files, some_tolls, flows, monkeypatch):
     monkeypatch.setattr(_recursive_logit, "_MOST_ENTRIES", 0)
     road = problems.read_network(**files)
-    free = _recursive_logit.travellers(road, 1.0).mdp
+    free: Any = _recursive_logit.travellers(road, 1.0).mdp
     assert free.transition.matrix_free and not zoo.problem.mdp.transition.matrix_free
     reward = zoo.problem.lower(some_tolls).reward
     tolled = bx.MDP(
@@ -167,7 +167,7 @@ def test_systems_without_matrices_give_the_same_flows(zoo, files, some_tolls, fl
     )
     oracle = bx.PolicyIteration()
     assert (
-        bx.Exact(bx.BilevelProblem(lambda *_: 0.0, lambda x: tolled))
+        bx.Exact(bx.BilevelProblem(lambda *_: jnp.zeros(()), lambda x: tolled))
         .init(oracle, jnp.zeros(1), jax.random.key(0))[1]
         .inverses
         is None
