@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._transition import AbstractPolicyKernel, DensePolicyKernel, by_rows
+from ._transition import AbstractPolicyKernel, DensePolicyKernel, SparsePolicyKernel, by_rows
 from ._types import Array, Float, Int, Scalar
 
 DENSE_LIMIT = 1500
@@ -95,6 +95,8 @@ def policy_system(
 
 def solves_densely(kernel: AbstractPolicyKernel) -> bool:
     """Whether this chain's systems are solved with a dense factorisation."""
+    if isinstance(kernel, SparsePolicyKernel) and kernel.matrix_free:
+        return False
     return isinstance(kernel, DensePolicyKernel) or kernel.num_states <= DENSE_LIMIT
 
 

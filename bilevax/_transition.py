@@ -110,12 +110,18 @@ class SuccessorList(AbstractTransition):
     ``next_state[s, a, b]`` is reached with ``probability[s, a, b]``. Unused entries carry
     probability 0 and any valid state. Either array may carry a leading axis of contexts; the other
     is then shared by all of them.
+
+    Attributes:
+        matrix_free: whether systems are solved without any matrix ``[S, S]``, however few the
+            states: for contexts so many that one matrix of each would not fit in memory.
     """
 
     next_state: Int[Array, "*N S A B"]
     probability: Float[Array, "*M S A B"]
+    matrix_free: bool = eqx.field(static=True)
 
-    def __init__(self, next_state, probability):
+    def __init__(self, next_state, probability, *, matrix_free: bool = False):
+        self.matrix_free = matrix_free
         if not jnp.issubdtype(jnp.result_type(next_state), jnp.integer):
             raise ValueError(
                 f"SuccessorList: next_state has dtype {jnp.result_type(next_state)}; give integers."
@@ -165,22 +171,26 @@ class SuccessorList(AbstractTransition):
         states = self.shape[0]
         weight = policy[:, :, None] * self.probability
         return SparsePolicyKernel(
-            self.next_state.reshape(states, -1).T, weight.reshape(states, -1).T
+            self.next_state.reshape(states, -1).T,
+            weight.reshape(states, -1).T,
+            self.matrix_free,
         )
 
     def select(self, actions):
         rows = jnp.arange(self.shape[0]), actions
-        chosen = (
+        next_state, probability = (
             array.at[rows].get(mode="promise_in_bounds").T
             for array in (self.next_state, self.probability)
         )
-        return SparsePolicyKernel(*chosen)
+        return SparsePolicyKernel(next_state, probability, self.matrix_free)
 
     def averaged(self, actions, player, weight):
         states, own = self.shape[0], actions[player]
         next_state = by_player(self.next_state, actions, player).reshape(states, own, -1)
         probability = weight[:, None, :, None] * by_player(self.probability, actions, player)
-        return SuccessorList(next_state, probability.reshape(states, own, -1))
+        return SuccessorList(
+            next_state, probability.reshape(states, own, -1), matrix_free=self.matrix_free
+        )
 
 
 class DensePolicyKernel(AbstractPolicyKernel):
@@ -211,6 +221,7 @@ class SparsePolicyKernel(AbstractPolicyKernel):
 
     next_state: Int[Array, "K S"]
     weight: Float[Array, "K S"]
+    matrix_free: bool = eqx.field(static=True, default=False)
 
     @property
     def num_states(self):

@@ -44,18 +44,24 @@ from .options import (
     Leader,
     LeaderActions,
     LearningRate,
+    MaxToll,
+    Network,
+    Nodes,
     Out,
     PenaltyFinal,
     PenaltyWeight,
     Polish,
     ProblemSeed,
     Quiet,
+    RevenueWeight,
     Seed,
     Starts,
     States,
     Steps,
     Tau,
+    Theta,
     Tol,
+    Trips,
     Workers,
     problem_options,
 )
@@ -150,6 +156,12 @@ def solve(
     env: Environment = None,
     avoid: Avoid = None,
     budget: Budget = None,
+    network: Network = None,
+    trips: Trips = None,
+    nodes: Nodes = None,
+    max_toll: MaxToll = None,
+    theta: Theta = None,
+    revenue_weight: RevenueWeight = None,
 ) -> int:
     """Solve a problem from several starts, and certify the answer."""
     options = problem_options(locals())
@@ -216,6 +228,12 @@ def compare(
     env: Environment = None,
     avoid: Avoid = None,
     budget: Budget = None,
+    network: Network = None,
+    trips: Trips = None,
+    nodes: Nodes = None,
+    max_toll: MaxToll = None,
+    theta: Theta = None,
+    revenue_weight: RevenueWeight = None,
 ) -> int:
     """Compare solvers on a problem, each from the same starts."""
     options = problem_options(locals())
@@ -297,7 +315,7 @@ def _solve(
         try:
             task = prepare(settings)
             result = _run(task, out, resume, quiet, workers)
-            outcome = finished(result, task.about(out))
+            outcome = finished(result, task.about(out), task.zoo.measures(result.best))
             if out is not None:
                 _save(out, task, result, outcome)
         except KeyboardInterrupt:

@@ -27,6 +27,7 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "bimatrix": problems.bimatrix,
     "random-reward": problems.random_reward,
     "reward-design": problems.reward_design,
+    "tolls": problems.tolls,
 }
 WIDE = 2.0
 """Standard deviation of the wide starts around a user's x0; the near ones have .1."""
@@ -188,6 +189,18 @@ def _check_options(name: str, function: Callable[..., Any], options: dict[str, A
     taken = inspect.signature(function).parameters
     for option in options:
         if option not in taken:
-            flag = "--problem-seed" if option == "seed" else "--" + option.replace("_", "-")
             others = [n for n, f in ZOO.items() if option in inspect.signature(f).parameters]
-            raise ValueError(f"{flag} does not apply to {name}: it belongs to {', '.join(others)}.")
+            raise ValueError(
+                f"{_flag(option)} does not apply to {name}: it belongs to {', '.join(others)}."
+            )
+    needed = [
+        _flag(option)
+        for option, parameter in taken.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    if any(option not in options for option in taken if _flag(option) in needed):
+        raise ValueError(f"{name} needs {' and '.join(needed)}.")
+
+
+def _flag(option: str) -> str:
+    return "--problem-seed" if option == "seed" else "--" + option.replace("_", "-")

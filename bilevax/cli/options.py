@@ -38,6 +38,11 @@ def _cells(text: str) -> list[int]:
         ) from None
 
 
+def _file(text: str) -> str:
+    # The whole path, so that a run can be resumed from any folder.
+    return str(Path(text).resolve())
+
+
 def _number(help: str, *flags: str, panel: str = _PROBLEM, **limits: Any):
     return typer.Option(*flags, help=help, rich_help_panel=panel, **limits)
 
@@ -95,8 +100,8 @@ Json = Annotated[bool, _number("Print one JSON object on stdout.", "--json", pan
 Quiet = Annotated[bool, _number("No progress on stderr.", "--quiet", "-q", panel=_RUN)]
 Workers = Annotated[int | None, _number("Threads. Default: one per CPU.", panel=_RUN, min=1)]
 
-Tau = Annotated[float | None, _number("Weight of the follower's entropy: all problems.")]
-Discount = Annotated[float | None, _number("Discount in [0, 1]: all problems but bimatrix.")]
+Tau = Annotated[float | None, _number("Weight of the follower's entropy: all problems but tolls.")]
+Discount = Annotated[float | None, _number("Discount in [0, 1]: all problems but bimatrix, tolls.")]
 Beta = Annotated[float | None, _number("Cost of the charges: four-rooms.")]
 Bonus = Annotated[float | None, _number("Follower's reward from A to B: discrete-toy.")]
 Leader = Annotated[
@@ -118,10 +123,25 @@ Avoid = Annotated[
     Any, _number("States to keep off, as 4,8: reward-design.", parser=_cells, metavar="CELLS")
 ]
 Budget = Annotated[float | None, _number("Largest sum of |x|: reward-design.")]
+Network = Annotated[Any, _number("Links, a TNTP file: tolls.", parser=_file, metavar="NET.tntp")]
+Trips = Annotated[Any, _number("Demand, a TNTP file: tolls.", parser=_file, metavar="TRIPS.tntp")]
+Nodes = Annotated[
+    Any,
+    _number("Coordinates for the picture, a TNTP file: tolls.", parser=_file, metavar="NODE.tntp"),
+]
+MaxToll = Annotated[float | None, _number("Largest toll in minutes: tolls.")]
+Theta = Annotated[
+    float | None,
+    _number("Weight of the travellers' entropy in minutes, how varied their routes are: tolls."),
+]
+RevenueWeight = Annotated[
+    float | None, _number("Minutes of travel time that a minute of toll is worth: tolls.")
+]
 
 _PROBLEM_OPTIONS = [
     *("tau", "discount", "beta", "bonus", "leader", "follower", "game", "states"),
     *("leader_actions", "follower_actions", "problem_seed", "env", "avoid", "budget"),
+    *("network", "trips", "nodes", "max_toll", "theta", "revenue_weight"),
 ]
 
 

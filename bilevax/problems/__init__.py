@@ -7,4 +7,7 @@ from ._four_rooms import four_rooms as four_rooms
 from ._random_reward import random_reward as random_reward
 from ._reward_design import reward_design as reward_design
 from ._stackelberg import stackelberg as stackelberg
+from ._tntp import RoadNetwork as RoadNetwork
+from ._tntp import read_network as read_network
+from ._tolls import tolls as tolls
 from ._zoo import ZooProblem as ZooProblem
