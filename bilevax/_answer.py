@@ -81,20 +81,29 @@ def solve_lower(
     Also whether all were found to tolerance.
     """
     check_answer(lower)
-    new_responses, new_equilibria, converged = [], [], []
-    for level, response, warm in zip(
-        levels(lower), _per_level(lower, responses), equilibria, strict=True
-    ):
+
+    def one(level, response):
+        return respond(oracle, level, response) if isinstance(level, MDP) else response
+
+    parts = zip(levels(lower), _per_level(lower, responses), strict=True)
+    solved = tuple(one(*part) for part in parts)
+    equilibria, converged = solve_games(lower, equilibria)
+    for level, response in zip(levels(lower), solved, strict=True):
         if isinstance(level, MDP):
-            response = respond(oracle, level, response)
-            converged.append(jnp.all(response.converged))
-        else:
-            warm = solve_game(level, _ORACLE, warm)
-            converged.append(warm.converged)
-        new_responses.append(response)
-        new_equilibria.append(warm)
-    together = _as_lower(lower, tuple(new_responses))
-    return together, tuple(new_equilibria), jnp.all(jnp.stack(converged))
+            converged &= jnp.all(response.converged)
+    return _as_lower(lower, solved), equilibria, converged
+
+
+def solve_games(
+    lower: Any, equilibria: tuple[Equilibrium | None, ...]
+) -> tuple[tuple[Equilibrium | None, ...], Bool[Array, ""]]:
+    """The equilibria of the games among the levels, from warm starts; and whether all were found."""
+    converged, found = jnp.asarray(True), []
+    for level, warm in zip(levels(lower), equilibria, strict=True):
+        found.append(None if isinstance(level, MDP) else solve_game(level, _ORACLE, warm))
+        if found[-1] is not None:
+            converged &= found[-1].converged
+    return tuple(found), converged
 
 
 def answer_policy(

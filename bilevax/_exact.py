@@ -20,6 +20,7 @@ from ._answer import (
     induced_mdps,
     interactive,
     over_players,
+    solve_games,
     solve_lower,
 )
 from ._equilibrium import Equilibrium, newton_matrix
@@ -27,7 +28,7 @@ from ._game import ZeroSumGame
 from ._gap import Gap, best_responses, duality_gap
 from ._linear import improved, solves_densely
 from ._mdp import MDP, Evaluation, evaluate, per_context
-from ._oracle import AbstractOracle, PolicyIteration, Response, cold_start, respond, track
+from ._oracle import AbstractOracle, Response, cold_start, respond, track
 from ._penalty import AbstractPenalty, BellmanPenalty, is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
@@ -238,22 +239,17 @@ class Exact(AbstractEstimator):
 
     def certify(self, x, policy):
         lower = self._lower(x)
-        mdps = induced_mdps(lower, policy)
+        mdps, evaluations = _evaluate(lower, policy)
         responses = best_responses(mdps)
         gap = duality_gap(mdps, policy, responses)
-
-        def upper(policy):
-            return self.problem.upper(x, policy, _evaluate(lower, policy)[1])
-
+        upper = self.problem.upper(x, policy, evaluations)
         if not has_answer(lower):  # F is no function of x
-            at_policy = upper(policy)
-            return Certificate(at_policy, jnp.full_like(at_policy, jnp.nan), gap)
-        found = solve_lower(PolicyIteration(), lower, responses, first_equilibria(lower))
-        answer = answer_policy(lower, *found[:2])
-        # One after the other: one copy of the evaluation compiles in half the time of two.
-        both = jax.tree.map(lambda *pair: jnp.stack(pair), policy, answer)
-        at_policy, at_answer = lax.map(upper, both)
-        return Certificate(at_policy, at_answer, gap)
+            return Certificate(upper, jnp.full_like(upper, jnp.nan), gap)
+        equilibria, found = solve_games(lower, first_equilibria(lower))
+        answer = answer_policy(lower, responses, equilibria)
+        _, evaluations = _evaluate(lower, answer)
+        at_answer = self.problem.upper(x, answer, evaluations)
+        return Certificate(upper, jnp.where(found, at_answer, jnp.nan), gap)
 
     def mirror_step(self, x, policy, step):
         def one(mdp, policy, step):

@@ -1,6 +1,7 @@
 """Games: induced MDPs against their definition, and gradients against differences of it."""
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -278,7 +279,7 @@ def test_the_bellman_penalty_on_a_game_is_refused():
 # What is refused
 
 
-def good():
+def good() -> dict[str, Any]:
     return dict(
         reward=np.zeros((S, A1, A2)), transition=np.full((S, A1, A2, S), 1 / S), discount=0.9
     )
