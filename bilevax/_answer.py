@@ -97,7 +97,7 @@ def solve_lower(
 def solve_games(
     lower: Any, equilibria: tuple[Equilibrium | None, ...]
 ) -> tuple[tuple[Equilibrium | None, ...], Bool[Array, ""]]:
-    """The equilibria of the games among the levels, from warm starts; and whether all were found."""
+    """The equilibria of the games among the levels, and whether all were found."""
     converged, found = jnp.asarray(True), []
     for level, warm in zip(levels(lower), equilibria, strict=True):
         found.append(None if isinstance(level, MDP) else solve_game(level, _ORACLE, warm))

@@ -176,8 +176,11 @@ class MarkovGame(eqx.Module):
                 f"MarkovGame: tau is {np.asarray(tau).tolist()}; regularise all players or none."
             )
         # A number stays a number, so that a tau of 0 is seen to be 0 where this is compiled.
-        broadcast = np.broadcast_to if concrete(tau) else jnp.broadcast_to
-        weights = broadcast(tau, shape[:1])
+        weights = (
+            np.broadcast_to(np.asarray(tau), shape[:1])
+            if concrete(tau)
+            else jnp.broadcast_to(jnp.asarray(tau), shape[:1])
+        )
         for reward, own in zip(self.rewards, weights, strict=True):
             joint = _checked_joint(
                 "MarkovGame", reward, self.transition, discount, initial, own, regularizer

@@ -63,7 +63,7 @@ def designer(lists=False):
     rng = np.random.default_rng(5)
     kernels = 0.95 * rng.dirichlet(np.ones(S), (2, S, A1, A2))
     reward, gain = rng.normal(size=(2, S, A1, A2))
-    return Designer(*map(jnp.asarray, (reward, kernels, gain)), lists)
+    return Designer(jnp.asarray(reward), jnp.asarray(kernels), jnp.asarray(gain), lists)
 
 
 PROBLEM = designer()
