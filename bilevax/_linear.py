@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._transition import AbstractPolicyKernel, DensePolicyKernel
+from ._transition import AbstractPolicyKernel, DensePolicyKernel, SparsePolicyKernel
 from ._types import Array, Float, Int, Scalar
 
 DENSE_LIMIT = 1500
@@ -96,8 +96,9 @@ def policy_system(
 
 
 def solves_densely(kernel: AbstractPolicyKernel) -> bool:
-    """Whether this chain's systems are solved with a dense factorisation."""
-    return isinstance(kernel, DensePolicyKernel) or kernel.num_states <= DENSE_LIMIT
+    """Whether this chain's systems are solved with a dense factorisation; Krylov if not."""
+    listed = isinstance(kernel, SparsePolicyKernel)
+    return isinstance(kernel, DensePolicyKernel) or (listed and kernel.num_states <= DENSE_LIMIT)
 
 
 def system_matrix(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array, "S S"]:
