@@ -94,10 +94,11 @@ def policy_system(
 
 
 def solves_densely(kernel: AbstractPolicyKernel) -> bool:
-    """Whether this chain's systems are solved with a dense factorisation."""
-    if isinstance(kernel, SparsePolicyKernel) and kernel.matrix_free:
-        return False
-    return isinstance(kernel, DensePolicyKernel) or kernel.num_states <= DENSE_LIMIT
+    """Whether this chain's systems are solved with a dense factorisation; Krylov if not."""
+    if isinstance(kernel, DensePolicyKernel):
+        return True
+    listed = isinstance(kernel, SparsePolicyKernel) and not kernel.matrix_free
+    return listed and kernel.num_states <= DENSE_LIMIT
 
 
 def system_matrix(kernel: AbstractPolicyKernel, discount: Scalar) -> Float[Array, "S S"]:

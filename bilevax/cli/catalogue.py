@@ -28,6 +28,9 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "random-reward": problems.random_reward,
     "reward-design": problems.reward_design,
     "tolls": problems.tolls,
+    "matrix-game": problems.matrix_game,
+    "incentive-game": problems.incentive_game,
+    "sentinel-intruder": problems.sentinel_intruder,
 }
 WIDE = 2.0
 """Standard deviation of the wide starts around a user's x0; the near ones have .1."""
