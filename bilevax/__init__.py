@@ -58,6 +58,7 @@ from ._solver import ConstantWeight as ConstantWeight
 from ._solver import Homotopy as Homotopy
 from ._solver import ImplicitGradient as ImplicitGradient
 from ._solver import IndependentGradient as IndependentGradient
+from ._solver import MetaGradient as MetaGradient
 from ._solver import MirrorDescent as MirrorDescent
 from ._solver import QuasiNewton as QuasiNewton
 from ._solver import SoftmaxLogits as SoftmaxLogits

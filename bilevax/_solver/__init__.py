@@ -4,6 +4,7 @@ from .annealed import Annealed
 from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxLogits, State
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
+from .meta_gradient import MetaGradient
 from .pbrl import PBRL
 from .quasi_newton import QuasiNewton
 from .weight import AutomaticWeight, ConstantWeight, Homotopy
@@ -18,6 +19,7 @@ __all__ = [
     "Homotopy",
     "ImplicitGradient",
     "IndependentGradient",
+    "MetaGradient",
     "MirrorDescent",
     "Progress",
     "QuasiNewton",
