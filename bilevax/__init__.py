@@ -50,6 +50,7 @@ from ._regularizer import sparsemax as sparsemax
 from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from ._solve import solve as solve
+from ._solver import PANDA as PANDA
 from ._solver import PBRL as PBRL
 from ._solver import Alternating as Alternating
 from ._solver import Annealed as Annealed

@@ -5,11 +5,13 @@ from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxL
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
 from .meta_gradient import MetaGradient
+from .panda import PANDA
 from .pbrl import PBRL
 from .quasi_newton import QuasiNewton
 from .weight import AutomaticWeight, ConstantWeight, Homotopy
 
 __all__ = [
+    "PANDA",
     "PBRL",
     "AbstractSolver",
     "Alternating",
