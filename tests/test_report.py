@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -163,6 +164,16 @@ def test_a_result_file_gives_back_the_outcome(tmp_path):
     (tmp_path / "result.json").write_text('{"about": 3}')
     with pytest.raises(ValueError, match=r"result\.json is not the result of a run"):
         read_outcome(tmp_path)
+
+
+def test_a_problems_own_measures_join_the_json_and_the_report(tmp_path):
+    measures = {"time_saved": (2.25, "minutes a day"), "unknown": (NAN, "of no solution")}
+    before = replace(outcome(), measures=measures)
+    assert before.line()["time_saved"] == 2.25
+    assert "Time saved" in report(before) and "Minutes a day." in report(before)
+    write_json(tmp_path / "result.json", to_fields(before))
+    after = read_outcome(tmp_path).measures
+    assert after["time_saved"] == (2.25, "minutes a day") and np.isnan(after["unknown"][0])
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -297,7 +297,7 @@ def _solve(
         try:
             task = prepare(settings)
             result = _run(task, out, resume, quiet, workers)
-            outcome = finished(result, task.about(out))
+            outcome = finished(result, task.about(out), task.zoo.measures(result.best))
             if out is not None:
                 _save(out, task, result, outcome)
         except KeyboardInterrupt:

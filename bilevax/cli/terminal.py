@@ -105,6 +105,8 @@ def print_outcome(outcome: Outcome) -> None:
         number(best.gap, 2),
         f"what the lower level could still gain, at most; tolerance {number(about.gap_tol)}",
     )
+    for name, (value, words) in outcome.measures.items():
+        table.add_row(name.replace("_", " "), number(value), words)
     if about.starts > 1 and not np.isnan(outcome.median_value):
         spread = f"median {number(outcome.median_value)}, worst {number(outcome.worst_value)}"
         table.add_row("starts", str(about.starts), f"{spread}, best start {outcome.best_start}")

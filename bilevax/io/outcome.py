@@ -1,7 +1,7 @@
 """The outcome of a run in numbers, in the natural sense of its problem."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +68,17 @@ class StartOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: every start, which of them is the best, and the time it took."""
+    """How a run ended: every start, which of them is the best, and the time it took.
+
+    ``measures`` are further numbers of the best start, by name as (value, a sentence about it).
+    """
 
     about: About
     each_start: tuple[StartOutcome, ...]
     best_start: int
     wall_seconds: float
     compile_seconds: float
+    measures: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     @property
     def best(self) -> StartOutcome:
@@ -128,10 +132,13 @@ class Outcome:
             wall_seconds=round(self.wall_seconds, 3),
             compile_seconds=round(self.compile_seconds, 3),
         )
+        line |= {name: value for name, (value, _) in self.measures.items()}
         return line | ({} if about.out is None else {"out": about.out})
 
 
-def finished(run: "Run", about: About) -> Outcome:
+def finished(
+    run: "Run", about: About, measures: dict[str, tuple[float, str]] | None = None
+) -> Outcome:
     """The outcome of a finished run."""
     sign = -1 if about.maximize else 1
     return Outcome(
@@ -140,6 +147,7 @@ def finished(run: "Run", about: About) -> Outcome:
         best_start=run.best_start,
         wall_seconds=run.wall_seconds,
         compile_seconds=run.compile_seconds,
+        measures=measures or {},
     )
 
 
@@ -175,8 +183,12 @@ def read_outcome(folder: Path) -> Outcome:
             best_start=fields["best_start"],
             wall_seconds=fields["wall_seconds"],
             compile_seconds=fields["compile_seconds"],
+            measures={
+                name: (NAN if value is None else value, words)
+                for name, (value, words) in fields.get("measures", {}).items()
+            },
         )
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not the result of a run.") from error
 
 

@@ -220,6 +220,7 @@ def _numbers(outcome: Outcome) -> str:
             number(best.relative_gap, 2),
             "The same as a share of what the lower level can earn.",
         ),
+        *_measures(outcome),
         (
             "Solver and steps",
             f"{about.solver}, {best.steps:,}",
@@ -231,6 +232,13 @@ def _numbers(outcome: Outcome) -> str:
     if best.result == "unfinished":
         rows = [row for row in rows if row[1] != UNKNOWN]
     return table(("Number", "Value", "What it means"), rows, "tnw")
+
+
+def _measures(outcome: Outcome) -> list[tuple[str, str, str]]:
+    return [
+        (name.replace("_", " ").capitalize(), number(value), f"{words[0].upper()}{words[1:]}.")
+        for name, (value, words) in outcome.measures.items()
+    ]
 
 
 def _about_polish(outcome: Outcome) -> list[tuple[str, str, str]]:

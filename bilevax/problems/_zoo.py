@@ -31,6 +31,8 @@ class ZooProblem:
         maximize: whether the natural upper value is ``-upper_value`` (a return) or itself (a cost).
         solver: a penalty method with settings that suit the problem.
         steps: how many of its steps.
+        measures: ``measures(solution)``: further numbers of a solution that people ask for, each by
+            name as (value, a sentence about it). They join the output of ``bilevax solve``.
         hot: the factor on tau from which ``solver`` anneals (see ``Annealed``); 1 does not anneal.
         settles: whether ``solver`` moves x by ever smaller steps at the end (see ``settling``).
         default_starts: how many starts to run side by side; local optima are the rule.
@@ -50,6 +52,7 @@ class ZooProblem:
     figure: Callable[[Solution], "Figure"]
     known: dict[str, float]
     arrays: Callable[[Solution], dict[str, np.ndarray]]
+    measures: Callable[[Solution], dict[str, tuple[float, str]]] = lambda solution: {}
     hot: float = 1.0
     settles: bool = False
 
