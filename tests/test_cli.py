@@ -81,8 +81,8 @@ def test_list_names_every_problem_and_solver(cli):
     assert code == 0
     for name in (
         *("stackelberg", "four-rooms", "discrete-toy", "bimatrix", "random-reward"),
-        *("reward-design", "pbrl", "pbrl-bellman", "panda", "implicit", "meta-gradient"),
-        "independent",
+        *("reward-design", "matrix-game", "incentive-game", "sentinel-intruder"),
+        *("pbrl", "pbrl-bellman", "panda", "implicit", "meta-gradient", "independent"),
     ):
         assert name in out
 

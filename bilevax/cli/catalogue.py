@@ -27,6 +27,9 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "bimatrix": problems.bimatrix,
     "random-reward": problems.random_reward,
     "reward-design": problems.reward_design,
+    "matrix-game": problems.matrix_game,
+    "incentive-game": problems.incentive_game,
+    "sentinel-intruder": problems.sentinel_intruder,
 }
 WIDE = 2.0
 """Standard deviation of the wide starts around a user's x0; the near ones have .1."""

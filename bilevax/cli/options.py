@@ -96,7 +96,9 @@ Quiet = Annotated[bool, _number("No progress on stderr.", "--quiet", "-q", panel
 Workers = Annotated[int | None, _number("Threads. Default: one per CPU.", panel=_RUN, min=1)]
 
 Tau = Annotated[float | None, _number("Weight of the follower's entropy: all problems.")]
-Discount = Annotated[float | None, _number("Discount in [0, 1]: all problems but bimatrix.")]
+Discount = Annotated[
+    float | None, _number("Discount in [0, 1]: all problems but bimatrix and matrix-game.")
+]
 Beta = Annotated[float | None, _number("Cost of the charges: four-rooms.")]
 Bonus = Annotated[float | None, _number("Follower's reward from A to B: discrete-toy.")]
 Leader = Annotated[
@@ -107,11 +109,34 @@ Follower = Annotated[
     Any, _number("Follower's payoffs: bimatrix.", parser=_matrix, metavar="MATRIX")
 ]
 Game = Annotated[int | None, _number("A published game, 1, 3 or 4: bimatrix.")]
-States = Annotated[int | None, _number("States: stackelberg, random-reward.", min=1)]
+Payoff = Annotated[
+    Any,
+    _number(
+        "What player 2 pays player 1, as '[[1,3],[0,2]]': matrix-game.",
+        parser=_matrix,
+        metavar="MATRIX",
+    ),
+]
+MaxChange = Annotated[float | None, _number("Largest change of a payoff: matrix-game.", min=0)]
+Cost = Annotated[
+    float | None,
+    _number(
+        "Cost of what the designer does: matrix-game, incentive-game, sentinel-intruder.", min=0
+    ),
+]
+States = Annotated[
+    int | None, _number("States: stackelberg, random-reward, incentive-game.", min=1)
+]
+Size = Annotated[int | None, _number("Rows and columns of the grid: sentinel-intruder.", min=3)]
+Slip = Annotated[float | None, _number("How often a move fails: sentinel-intruder.", min=0)]
+Actions = Annotated[
+    int | None, _number("Actions, of each player: random-reward, incentive-game.", min=1)
+]
 LeaderActions = Annotated[int | None, _number("Leader's actions: stackelberg.", min=1)]
 FollowerActions = Annotated[int | None, _number("Follower's actions: stackelberg.", min=1)]
 ProblemSeed = Annotated[
-    int | None, _number("Which random problem: stackelberg, random-reward.", min=0)
+    int | None,
+    _number("Which random problem: stackelberg, random-reward, incentive-game.", min=0),
 ]
 Environment = Annotated[str | None, _number("Gymnasium environment: reward-design.")]
 Avoid = Annotated[
@@ -120,7 +145,8 @@ Avoid = Annotated[
 Budget = Annotated[float | None, _number("Largest sum of |x|: reward-design.")]
 
 _PROBLEM_OPTIONS = [
-    *("tau", "discount", "beta", "bonus", "leader", "follower", "game", "states"),
+    *("tau", "discount", "beta", "bonus", "leader", "follower", "game", "payoff", "max_change"),
+    *("cost", "size", "slip", "states", "actions"),
     *("leader_actions", "follower_actions", "problem_seed", "env", "avoid", "budget"),
 ]
 
