@@ -50,6 +50,7 @@ from ._regularizer import sparsemax as sparsemax
 from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from ._solve import solve as solve
+from ._solver import PANDA as PANDA
 from ._solver import PBRL as PBRL
 from ._solver import Alternating as Alternating
 from ._solver import Annealed as Annealed
@@ -58,6 +59,7 @@ from ._solver import ConstantWeight as ConstantWeight
 from ._solver import Homotopy as Homotopy
 from ._solver import ImplicitGradient as ImplicitGradient
 from ._solver import IndependentGradient as IndependentGradient
+from ._solver import MetaGradient as MetaGradient
 from ._solver import MirrorDescent as MirrorDescent
 from ._solver import QuasiNewton as QuasiNewton
 from ._solver import SoftmaxLogits as SoftmaxLogits

@@ -33,6 +33,7 @@ from ._penalty import AbstractPenalty, BellmanPenalty, is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
 from ._types import Array, Bool, Float, Key, PyTree, Scalar
+from ._unroll import learned_policy
 
 
 class Memory(eqx.Module):
@@ -145,6 +146,15 @@ class AbstractEstimator(eqx.Module):
         """F(x) = f(x, pi*_x), its gradient, pi*_x, and the memory renewed."""
 
     @abc.abstractmethod
+    def unrolled_gradient(
+        self, x: PyTree, policy: PyTree, memory: Memory, key: Key, *, steps: int, step_size: float
+    ) -> tuple[Terms, PyTree, PyTree, Memory]:
+        """f(x, policy_K) after K steps of learning from ``policy``, its gradient, and policy_K.
+
+        The gradient passes through the steps (``learned_policy``). The memory is renewed.
+        """
+
+    @abc.abstractmethod
     def certify(self, x: PyTree, policy: PyTree) -> "Certificate":
         """f at the policy and at the best response, and a bound on the lower level's gap."""
 
@@ -236,6 +246,17 @@ class Exact(AbstractEstimator):
         (upper, (policy, inverses)), gradient = jax.value_and_grad(objective, has_aux=True)(x)
         terms = Terms(upper, jnp.zeros_like(upper), converged, None)
         return terms, gradient, policy, Memory(responses, inverses, equilibria)
+
+    def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
+        def objective(x):
+            lower = self._lower(x)
+            learned = learned_policy(lower, policy, steps, step_size)
+            _, evaluations = _evaluate(lower, learned, memory.inverses)
+            return self.problem.upper(x, learned, evaluations), (learned, _inverses(evaluations))
+
+        (upper, (learned, inverses)), gradient = jax.value_and_grad(objective, has_aux=True)(x)
+        terms = Terms(upper, jnp.full_like(upper, jnp.nan), jnp.asarray(True), None)
+        return terms, gradient, learned, eqx.tree_at(_kept, memory, inverses)
 
     def certify(self, x, policy):
         lower = self._lower(x)

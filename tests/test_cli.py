@@ -82,7 +82,7 @@ def test_list_names_every_problem_and_solver(cli):
     for name in (
         *("stackelberg", "four-rooms", "discrete-toy", "bimatrix", "random-reward"),
         *("reward-design", "matrix-game", "incentive-game", "sentinel-intruder"),
-        *("pbrl", "pbrl-bellman", "implicit", "independent"),
+        *("pbrl", "pbrl-bellman", "panda", "implicit", "meta-gradient", "independent"),
     ):
         assert name in out
 
@@ -168,6 +168,7 @@ def bad(*arguments):
         bad("solve", "bimatrix", "--anneal", "2", "--tau", "0", "--anneal: tau is 0"),
         bad("solve", "bimatrix", "--polish", "--tau", "0", "--polish: tau is 0"),
         bad("solve", "bimatrix", "--polish", "--solver", "independent", "take another solver"),
+        bad("solve", "bimatrix", "--solver", "panda", "--tau", "0", "the solver panda: tau is 0"),
         bad("solve", "bimatrix", "--penalty-weight", "-1", "--penalty-weight is -1.0"),
         bad("solve", "--beta", "2", "bimatrix", "--beta does not apply .* belongs to four-rooms"),
         bad("solve", "four-rooms", "--problem-seed", "1", "belongs to stackelberg, random-reward"),
@@ -318,6 +319,15 @@ def test_the_penalty_weight_is_constant_raised_or_the_problems_own():
     assert weights(penalty_final=50.0) == pytest.approx((1.0, 50.0))
     # The Bellman penalty is smaller by 1/(1-discount) = 100 here.
     assert weights(solver="pbrl-bellman") == pytest.approx((1e2, 1e6))
+
+
+def test_panda_takes_the_weight_and_the_learning_solvers_their_rates():
+    panda = solver(solver="panda", penalty_weight=7.0)
+    assert isinstance(panda, bx.PANDA) and panda.penalty_weight.value == 7
+    assert weights(solver="panda") == pytest.approx((1.0, 1e4))
+    assert isinstance(solver(solver="meta-gradient", learning_rate=0.2), bx.MetaGradient)
+    with pytest.raises(ValueError, match=r"meta-gradient has no penalty: .* and panda"):
+        solver(solver="meta-gradient", penalty_weight=1.0)
 
 
 def test_a_schedule_keeps_its_share_of_the_steps():

@@ -4,11 +4,14 @@ from .annealed import Annealed
 from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxLogits, State
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
+from .meta_gradient import MetaGradient
+from .panda import PANDA
 from .pbrl import PBRL
 from .quasi_newton import QuasiNewton
 from .weight import AutomaticWeight, ConstantWeight, Homotopy
 
 __all__ = [
+    "PANDA",
     "PBRL",
     "AbstractSolver",
     "Alternating",
@@ -18,6 +21,7 @@ __all__ = [
     "Homotopy",
     "ImplicitGradient",
     "IndependentGradient",
+    "MetaGradient",
     "MirrorDescent",
     "Progress",
     "QuasiNewton",

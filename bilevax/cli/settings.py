@@ -15,15 +15,17 @@ import optax
 from .._check import check_problem
 from .._exact import induced
 from .._mdp import MDP
-from .._penalty import BellmanPenalty, is_mdp
+from .._penalty import BellmanPenalty, NikaidoIsoda, is_mdp
 from .._regularizer import Unregularized
 from .._solver import (
+    PANDA,
     AbstractSolver,
     Alternating,
     ConstantWeight,
     Homotopy,
     ImplicitGradient,
     IndependentGradient,
+    MetaGradient,
     SoftmaxLogits,
 )
 from .._types import Key, PyTree
@@ -37,6 +39,8 @@ SOLVERS = {
     "pbrl": "penalty-based descent in both levels, value penalty (the default)",
     "pbrl-bellman": "the same with the Bellman penalty; needs tau > 0",
     "implicit": "exact gradient through the best response; needs tau > 0",
+    "panda": "penalty-based, with policies that learn in place of best responses; needs tau > 0",
+    "meta-gradient": "gradient through a few steps of the lower level's learning",
     "independent": "each level follows its own gradient: the baseline without bilevel structure",
 }
 
@@ -153,16 +157,10 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
     if unregularized and settings.anneal not in (None, 1):
         raise ValueError("--anneal: tau is 0, which no factor makes larger; give a positive --tau.")
     optimizer = optax.adam(settings.learning_rate or 0.05)
-    if settings.solver in ("implicit", "independent"):
-        if settings.penalty_weight is not None or settings.penalty_final is not None:
-            raise ValueError(
-                f"the solver {settings.solver} has no penalty: --penalty-weight and "
-                "--penalty-final belong to pbrl and pbrl-bellman."
-            )
-        baseline = ImplicitGradient(optimizer)
-        if settings.solver == "independent":
-            baseline = IndependentGradient(SoftmaxLogits(optimizer))
-        return _annealed(settings, zoo, baseline, 1.0)
+    if settings.solver == "panda":
+        return _annealed(settings, zoo, _panda(settings, zoo, optimizer, unregularized), 1.0)
+    if not settings.solver.startswith("pbrl"):
+        return _annealed(settings, zoo, _without_penalty(settings, optimizer), 1.0)
     bellman = settings.solver == "pbrl-bellman"
     weight = _penalty_weight(settings, zoo, _horizon(zoo, x0) if bellman else 1.0)
     penalty = BellmanPenalty() if bellman else zoo.solver.penalty
@@ -173,6 +171,30 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
         update = SoftmaxLogits(optimizer)  # without curvature there is no step to alternate with
     solver = replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
     return _annealed(settings, zoo, solver, 1.0 if unregularized else zoo.hot)
+
+
+def _panda(settings, zoo, optimizer, unregularized) -> PANDA:
+    if unregularized:
+        raise ValueError("the solver panda: tau is 0; give a positive --tau, or take pbrl.")
+    penalty = zoo.solver.penalty
+    return PANDA(
+        penalty if isinstance(penalty, NikaidoIsoda) else NikaidoIsoda(),
+        _penalty_weight(settings, zoo, 1.0),
+        optimizer,
+    )
+
+
+def _without_penalty(settings, optimizer) -> AbstractSolver:
+    if settings.penalty_weight is not None or settings.penalty_final is not None:
+        raise ValueError(
+            f"the solver {settings.solver} has no penalty: --penalty-weight and --penalty-final "
+            "belong to pbrl, pbrl-bellman and panda."
+        )
+    if settings.solver == "implicit":
+        return ImplicitGradient(optimizer)
+    if settings.solver == "meta-gradient":
+        return MetaGradient(optimizer)
+    return IndependentGradient(SoftmaxLogits(optimizer))
 
 
 def _annealed(settings: Settings, zoo: ZooProblem, solver: AbstractSolver, own: float):

@@ -1,0 +1,112 @@
+"""PANDA: nested descent and ascent, without best responses."""
+
+import equinox as eqx
+import jax
+import optax
+from jax import lax
+
+from .._exact import Curvature
+from .._oracle import AbstractOracle, PolicyMirrorDescent
+from .._penalty import NikaidoIsoda
+from .base import (
+    AbstractSolver,
+    Progress,
+    State,
+    first_policy,
+    first_state,
+    next_state,
+    projected_gradient,
+)
+from .weight import AbstractWeight, Homotopy, as_weight
+
+
+class PANDA(AbstractSolver):
+    """Descends f + weight psi with auxiliary policies in place of best responses.
+
+    Each step takes ``inner_steps`` times: every auxiliary policy ascends its own return against the
+    policies, by one step of mirror descent, then the policies descend f + weight psi, the auxiliary
+    ones held, by a damped natural step. Then x moves once. Nothing is solved to a tolerance: the
+    penalty seen is the gain of the auxiliary policies, a lower bound of psi. Needs tau > 0. The
+    method of Zheng et al. (ICML 2026) with exact values; the steps are our choice.
+
+    Attributes:
+        penalty: ``NikaidoIsoda()`` (the value penalty with one follower).
+        penalty_weight: as for ``PBRL``.
+        optimizer: any optax optimiser of x.
+        inner_steps: K, of the policies per step of x.
+        policy_step: in (0, 1], the share of a whole step of soft policy iteration.
+        oracle: whose single step is an auxiliary policy's ascent; a step size of ``policy_step /
+            tau`` moves both alike.
+    """
+
+    penalty: NikaidoIsoda = NikaidoIsoda()
+    penalty_weight: AbstractWeight = eqx.field(
+        converter=as_weight, default=Homotopy(1.0, 1e3, 1000)
+    )
+    optimizer: optax.GradientTransformation = optax.adam(0.05)
+    inner_steps: int = 10
+    policy_step: float = 0.1
+    oracle: AbstractOracle = PolicyMirrorDescent(step_size=1.0)
+
+    def __check_init__(self):
+        if self.inner_steps < 1:
+            raise ValueError(f"PANDA: inner_steps is {self.inner_steps}; give at least 1.")
+        if not 0 < self.policy_step <= 1:
+            raise ValueError(f"PANDA: policy_step is {self.policy_step}; it must lie in (0, 1].")
+
+    def init(self, estimator, x, policy, key):
+        uniform, memory = estimator.init(self.oracle, x, key)
+        policy = first_policy(uniform, policy)
+        update = self.optimizer.init(x)
+        return first_state(x, policy, update, memory, self.penalty_weight.init(), key)
+
+    def step(self, estimator, state):
+        x, weight, key = state.x, state.weight, state.key
+
+        def gradient(policy, memory):
+            return estimator.penalised_gradient(self.penalty, x, policy, weight, memory, key)
+
+        def inner(_, carry):
+            policy, memory = carry
+            memory = estimator.respond(self.oracle, x, policy, memory, key, single_loop=True)
+            terms, (_, in_policy), memory = gradient(policy, memory)
+            return estimator.mirror_step(x, policy, self._move(terms, in_policy)), memory
+
+        carry = lax.fori_loop(0, self.inner_steps, inner, (state.policy, state.memory))
+        policy, memory = carry
+        terms, (in_x, _), memory = gradient(policy, memory)
+        moves, update = self.optimizer.update(in_x, state.update, x)
+        norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
+        step = state.step + 1
+        new = State(
+            x=estimator.project(optax.apply_updates(x, moves)),
+            policy=policy,
+            update=update,
+            memory=memory,
+            weight=self.penalty_weight.next(weight, step, terms.penalty),
+            key=key,
+            step=step,
+            failed=state.failed,
+            progress=Progress(terms.upper, terms.penalty, weight, norm, terms.converged),
+        )
+        return next_state(state, new)
+
+    def settled(self, state):
+        return self.penalty_weight.settled(state.step, state.progress.penalty)
+
+    def answer(self, estimator, state):
+        return state.x, state.policy
+
+    def _move(self, terms, in_policy):
+        if terms.curvature is None:
+            raise ValueError(
+                "PANDA: the policies' step has no curvature to divide by, because tau is 0 or the "
+                "lower level is a game of n players; give a positive tau, or use PBRL with "
+                "SoftmaxLogits."
+            )
+        # An opponent's answer (the curvature's matrix) is just what PANDA does not look at.
+        return jax.tree.map(
+            lambda g, known: self.policy_step * Curvature(known.modulus, None).divide(g),
+            in_policy,
+            terms.curvature,
+        )
