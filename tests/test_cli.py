@@ -323,7 +323,7 @@ def test_the_penalty_weight_is_constant_raised_or_the_problems_own():
 
 def test_panda_takes_the_weight_and_the_learning_solvers_their_rates():
     panda = solver(solver="panda", penalty_weight=7.0)
-    assert isinstance(panda, bx.PANDA) and panda.penalty_weight.value == 7
+    assert isinstance(panda, bx.PANDA) and panda.penalty_weight == bx.ConstantWeight(7.0)
     assert weights(solver="panda") == pytest.approx((1.0, 1e4))
     assert isinstance(solver(solver="meta-gradient", learning_rate=0.2), bx.MetaGradient)
     with pytest.raises(ValueError, match=r"meta-gradient has no penalty: .* and panda"):
