@@ -7,20 +7,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from .._equilibrium import ShapleyNewton, solve_game
 from .._game import ZeroSumGame
 from .._mdp import Evaluation, evaluate
+from .._oracle import NewtonKrylov
 from .._solution import Solution
-from .._solver import PBRL, Homotopy
+from .._solver import PBRL, Alternating, Homotopy, SoftmaxLogits
 from .._types import Array, Bool, Float, Key, Scalar
 from ._independent_moves import IndependentMoves, Moves
-from ._zoo import ZooProblem, settling
+from ._zoo import ZooProblem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOVES = [(0, 0), (-1, 0), (0, 1), (1, 0), (0, -1)]  # stay, up, right, down, left
+_OPTIMIZER = optax.adam(optax.linear_schedule(0.02, 0.0002, 80, transition_begin=320))
 
 
 class SentinelIntruder(eqx.Module):
@@ -98,6 +101,9 @@ def sentinel_intruder(
     if not 0 <= slip < 1:
         raise ValueError(f"sentinel_intruder: slip is {slip}; it must lie in [0, 1).")
     problem = _problem(size, discount, tau, slip, cost)
+    known = {}
+    if (size, discount, tau, slip, cost) == (5, 0.95, 0.1, 0.1, 0.01):
+        known["exact hypergradient, best of 2 starts"] = 0.047
     return ZooProblem(
         name="sentinel_intruder",
         summary=(
@@ -108,12 +114,18 @@ def sentinel_intruder(
         problem=problem,
         starts=partial(_starts, size * size),
         maximize=False,
-        solver=PBRL(penalty_weight=Homotopy(10.0, 1e4, 80), update=settling(100)),
-        steps=100,
-        settles=True,
+        # Measured: from uniform policies the alternating step, whose curvature is that at an
+        # equilibrium, serves on 25 cells and leaps to pure policies on 100. Larger rates of x
+        # overshoot into charges that only the small cost takes back.
+        solver=PBRL(
+            penalty_weight=Homotopy(10.0, 1e3, 320),
+            update=Alternating(_OPTIMIZER) if size <= 6 else SoftmaxLogits(optax.adam(0.05)),
+            oracle=NewtonKrylov(tol=1e-8),
+        ),
+        steps=400,
         default_starts=2,
         figure=partial(_figure, problem),
-        known={},
+        known=known,
         arrays=partial(_arrays, problem),
         measures=partial(_measures, problem),
     )
@@ -154,8 +166,8 @@ def _problem(size, discount, tau, slip, cost):
 
 
 def _starts(cells: int, key: Key, n: int) -> Float[Array, "n 2 C"]:
-    """Near and wide in turn: charges uniform on [-.02, 0], or on all of [-1, 0]."""
-    scale = jnp.where(jnp.arange(n) % 2 == 0, 0.02, 1.0)
+    """Near and wide in turn: charges uniform on [-.02, 0] or [-.3, 0]."""
+    scale = jnp.where(jnp.arange(n) % 2 == 0, 0.02, 0.3)
     return -scale[:, None, None] * jax.random.uniform(key, (n, 2, cells))
 
 
