@@ -90,7 +90,7 @@ def incentive_game(
     )
     known = {}
     if (states, actions, discount, tau, cost, seed) == (10, 5, 0.9, 0.1, 0.1, 0):
-        known["exact hypergradient, best of 12 starts"] = 8.509
+        known["exact hypergradient, best of 16 starts, polished"] = 8.512
     return ZooProblem(
         name="incentive_game",
         summary=(
@@ -100,8 +100,9 @@ def incentive_game(
         problem=problem,
         starts=normal_starts((states, actions, actions), (0.01, 2.0)),
         maximize=True,
-        # Measured: a softer penalty at first leads to the better of the local optima.
-        solver=PBRL(penalty_weight=Homotopy(0.1, 1e3, 800), update=settling(1000)),
+        # Measured on other games: a soft penalty at first leads to better local optima, and a
+        # damped step keeps the policies from overshooting while it is soft.
+        solver=PBRL(penalty_weight=Homotopy(0.5, 1e3, 800), update=settling(1000, 0.3)),
         steps=1000,
         settles=True,
         default_starts=8,

@@ -64,7 +64,10 @@ class ZooProblem:
 
     def update(self, steps: int) -> AbstractUpdate:
         """The update of ``solver`` for a run of ``steps`` steps."""
-        return settling(steps) if self.settles else self.solver.update
+        own = self.solver.update
+        if self.settles and isinstance(own, Alternating):
+            return settling(steps, own.policy_step)
+        return own
 
     def natural_value(self, upper_value: Array | float) -> Array | float:
         """The upper value in the sense of the problem: a return where ``maximize``, else a cost."""
@@ -72,7 +75,7 @@ class ZooProblem:
 
 
 @lru_cache
-def settling(steps: int) -> Alternating:
+def settling(steps: int, policy_step: float = 1.0) -> Alternating:
     """Adam on x at the rate .05, which falls to a hundredth over the last fifth of ``steps``.
 
     The policy answers the x before the step. Where the best response is sensitive (a small tau), a
@@ -81,7 +84,7 @@ def settling(steps: int) -> Alternating:
     last = max(1, round(0.2 * steps))
     # Cached, since every new optimiser would be compiled anew.
     rate = optax.linear_schedule(0.05, 0.0005, last, transition_begin=steps - last)
-    return Alternating(optax.adam(rate))
+    return Alternating(optax.adam(rate), policy_step)
 
 
 def normal_starts(shape: tuple[int, ...], scales: tuple[float, ...]) -> Callable[[Key, int], Array]:
