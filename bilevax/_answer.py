@@ -85,13 +85,13 @@ def solve_lower(
     def one(level, response):
         return respond(oracle, level, response) if isinstance(level, MDP) else response
 
-    parts = zip(levels(lower), _per_level(lower, responses), strict=True)
+    parts = zip(levels(lower), per_level(lower, responses), strict=True)
     solved = tuple(one(*part) for part in parts)
     equilibria, converged = solve_games(lower, equilibria)
     for level, response in zip(levels(lower), solved, strict=True):
         if isinstance(level, MDP):
             converged &= jnp.all(response.converged)
-    return _as_lower(lower, solved), equilibria, converged
+    return as_lower(lower, solved), equilibria, converged
 
 
 def solve_games(
@@ -114,8 +114,8 @@ def answer_policy(
     def one(level, response, equilibrium):
         return response.policy if isinstance(level, MDP) else equilibrium.policy
 
-    parts = zip(levels(lower), _per_level(lower, responses), equilibria, strict=True)
-    return _as_lower(lower, tuple(one(*part) for part in parts))
+    parts = zip(levels(lower), per_level(lower, responses), equilibria, strict=True)
+    return as_lower(lower, tuple(one(*part) for part in parts))
 
 
 def differentiable_answer(
@@ -128,8 +128,8 @@ def differentiable_answer(
             return differentiable_policy(level, response)
         return differentiable_equilibrium(level, equilibrium)
 
-    parts = zip(levels(lower), _per_level(lower, responses), equilibria, strict=True)
-    return _as_lower(lower, tuple(one(*part) for part in parts))
+    parts = zip(levels(lower), per_level(lower, responses), equilibria, strict=True)
+    return as_lower(lower, tuple(one(*part) for part in parts))
 
 
 def check_answer(lower: Any) -> None:
@@ -137,12 +137,12 @@ def check_answer(lower: Any) -> None:
     for level in levels(lower):
         if isinstance(level, MarkovGame):
             raise ValueError(
-                "ImplicitGradient: the lower level is a MarkovGame, whose equilibria need not be "
+                "hypergradient: the lower level is a MarkovGame, whose equilibria need not be "
                 "unique, so pi*_x is no function of x; use PBRL, or a ZeroSumGame."
             )
         if not _solvable(level):
             raise ValueError(
-                "ImplicitGradient: the lower level is a ZeroSumGame with tau = 0 or another "
+                "hypergradient: the lower level is a ZeroSumGame with tau = 0 or another "
                 "regularizer than NegativeEntropy; its equilibrium has no derivative here: use "
                 "PBRL, or give it entropy and a positive tau."
             )
@@ -172,9 +172,11 @@ def differentiable_policy(mdp: MDP, response: Response) -> Array:
     return one(mdp, lax.stop_gradient(response))
 
 
-def _per_level(lower, trees):
+def per_level(lower: Any, trees: PyTree) -> tuple[PyTree, ...]:
+    """A tree over the players as one tree per level."""
     return trees if isinstance(lower, tuple) else (trees,)
 
 
-def _as_lower(lower, parts):
+def as_lower(lower: Any, parts: tuple[PyTree, ...]) -> PyTree:
+    """One tree per level as a tree over the players."""
     return parts if isinstance(lower, tuple) else parts[0]

@@ -14,12 +14,15 @@ from jax import lax
 
 from ._answer import (
     answer_policy,
+    as_lower,
     differentiable_answer,
     first_equilibria,
     has_answer,
     induced_mdps,
     interactive,
+    levels,
     over_players,
+    per_level,
     solve_games,
     solve_lower,
 )
@@ -306,13 +309,19 @@ def _evaluate(lower, policy, inverses=None):
 
 def _curvature(weight, lower, mdps, policy, responses, weights):
     """That of weight p in every policy, or None where it is not known."""
-    own = over_players(lambda _, w: w.own, mdps, weights)
-    curvature = _own_curvature(weight, mdps, own)
-    if curvature is None or not interactive(lower):
-        return curvature
-    if not isinstance(lower, ZeroSumGame):
-        return None
-    return lax.stop_gradient(_game_curvature(weight, lower, policy, responses, weights))
+    trees = (per_level(lower, tree) for tree in (mdps, policy, responses, weights))
+
+    def one(level, mdps, policy, responses, weights):
+        own = over_players(lambda _, w: w.own, mdps, weights)
+        curvature = _own_curvature(weight, mdps, own)
+        if curvature is None or isinstance(level, MDP):
+            return curvature
+        if not isinstance(level, ZeroSumGame):
+            return None
+        return lax.stop_gradient(_game_curvature(weight, level, policy, responses, weights))
+
+    parts = tuple(one(*level) for level in zip(levels(lower), *trees, strict=True))
+    return None if any(part is None for part in parts) else as_lower(lower, parts)
 
 
 def _own_curvature(weight, mdps, per_state):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ._mdp import MDP
 from ._regularizer import AbstractRegularizer, NegativeEntropy, Unregularized
-from ._transition import AbstractTransition, DenseTransition, by_player
+from ._transition import AbstractTransition, DenseTransition, by_player, check_kernel
 from ._types import Array, Bool, Float, ScalarLike, concrete
 
 Policies = tuple[Float[Array, "S _"], ...]
@@ -73,6 +73,7 @@ class ZeroSumGame(eqx.Module):
                 f"ZeroSumGame: reward has shape {self.reward.shape}; give [S, actions of player 1, "
                 "actions of player 2]."
             )
+        _check_finite("ZeroSumGame: reward", self.reward)
         self.available = _checked_masks("ZeroSumGame", available, self.reward.shape)
         self.transition = _checked_transition("ZeroSumGame", transition, self.reward.shape)
         joint = _checked_joint(
@@ -92,9 +93,13 @@ class ZeroSumGame(eqx.Module):
         return first, second
 
     def induced_mdps(self, policy: Policies | None = None) -> tuple[MDP, MDP]:
-        """The MDP that each player faces while the other keeps its policy (uniform by default)."""
+        """The MDP that each player faces while the other keeps its policy (uniform by default).
+
+        Rows of the policies are normalised first: what an opponent's row lacks would end play.
+        """
         policies = self.uniform_policy() if policy is None else policy
         _check_policies("ZeroSumGame", policies, self.reward.shape[0], self.num_actions)
+        policies = _normalized(policies)
         first = self._against(policies[1], 0, jnp.einsum("sij,sj->si", self.reward, policies[1]))
         second = self._against(policies[0], 1, -jnp.einsum("sij,si->sj", self.reward, policies[0]))
         return first, second
@@ -103,6 +108,10 @@ class ZeroSumGame(eqx.Module):
         """r(s,a1,a2) + discount E v(s'): the payoffs of every state's matrix game, to player 1."""
         expected = self.transition.expected_next(values).reshape(self.reward.shape)
         return self.reward + self.discount * expected
+
+    def joint_policy(self, policy: Policies) -> Float[Array, "S J"]:
+        """pi1(a1|s) pi2(a2|s) over joint actions, in the order of the transition."""
+        return (policy[0][:, :, None] * policy[1][:, None, :]).reshape(self.reward.shape[0], -1)
 
     def _against(self, opponent, player, reward):
         return MDP(
@@ -165,6 +174,7 @@ class MarkovGame(eqx.Module):
                 f"MarkovGame: rewards has shape {shape}; give [n, S, A_1, ..., A_n] with one axis "
                 "of actions for each of the n players."
             )
+        _check_finite("MarkovGame: rewards", self.rewards)
         self.available = _checked_masks("MarkovGame", available, shape[1:])
         self.transition = _checked_transition("MarkovGame", transition, shape[1:])
         if np.shape(tau) not in ((), shape[:1]):
@@ -199,10 +209,11 @@ class MarkovGame(eqx.Module):
         return _uniform(self.num_actions, self.available, self.rewards)
 
     def induced_mdps(self, policy: Policies | None = None) -> tuple[MDP, ...]:
-        """The MDP that each player faces while the others keep their policies."""
+        """The MDP that each player faces while the others keep their policies, normalised."""
         policies = self.uniform_policy() if policy is None else policy
         states, actions = self.rewards.shape[1], self.num_actions
         _check_policies("MarkovGame", policies, states, actions)
+        policies = _normalized(policies)
 
         def of(player):
             weight = _others(policies, player)
@@ -228,6 +239,10 @@ def _others(policies, player):
         if other != player:
             weight = (weight[:, :, None] * policy[:, None, :]).reshape(states, -1)
     return weight
+
+
+def _normalized(policies):
+    return tuple(policy / jnp.sum(policy, axis=-1, keepdims=True) for policy in policies)
 
 
 def _uniform(actions, available, like):
@@ -277,6 +292,7 @@ def _checked_transition(owner: str, transition, shape: tuple[int, ...]) -> Abstr
                 f"{owner}: transition has shape {array.shape}; with this reward it is "
                 f"{(*shape, states)}."
             )
+        check_kernel(owner, "transition", array)
         transition = DenseTransition(array.reshape(states, joint, states))
     if transition.shape != (states, joint):
         raise ValueError(
@@ -284,6 +300,15 @@ def _checked_transition(owner: str, transition, shape: tuple[int, ...]) -> Abstr
             f"reward it is {(states, joint)}."
         )
     return transition
+
+
+def _check_finite(name: str, reward) -> None:
+    if concrete(reward) and not np.isfinite(np.asarray(reward)).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(np.asarray(reward)))[0])
+        raise ValueError(
+            f"{name}{list(where)} is {reward[where]}; give finite rewards (mask actions that do "
+            "not exist with available)."
+        )
 
 
 def _checked_joint(owner, reward, transition, discount, initial, tau, regularizer) -> MDP:

@@ -7,7 +7,6 @@ through the argmax, and the single ``stop_gradient`` of the method stands in
 """
 
 import abc
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,7 +25,7 @@ from ._regularizer import Unregularized
 from ._types import Array, Float, PyTree, Scalar, concrete
 
 
-class StateWeights(NamedTuple):
+class StateWeights(eqx.Module):
     """How much a penalty cares for each state, shape ``[S]``.
 
     The penalty is a sum of regularised terms over states; tau times the weight is the modulus of
@@ -41,7 +40,7 @@ class StateWeights(NamedTuple):
     opponents: Float[Array, "*N S"]
 
 
-class Part(NamedTuple):
+class Part(eqx.Module):
     """One player's part of a penalty, and its weights of the states."""
 
     value: Scalar

@@ -30,7 +30,7 @@ def solve(
     Arguments:
         problem: anything with ``upper``, ``lower`` and ``project`` (``BilevelProblem``,
             ``StackelbergGame``), or an estimator.
-        solver: ``PBRL()``, ``ImplicitGradient()``, ``IndependentGradient()``.
+        solver: ``PBRL()``, ``ImplicitGradient()``, or any other of the package.
         x0: the start, projected onto X first.
         policy0: the lower level's first policy; uniform by default.
         key: consumed by solvers that estimate; unused where the model is known.

@@ -83,7 +83,7 @@ class DenseTransition(AbstractTransition):
                 f"DenseTransition: array has shape {self.array.shape}; give [S, A, S] with "
                 "the next state on the last axis (one leading axis more for contexts)."
             )
-        _check_kernel("DenseTransition", "array", self.array)
+        check_kernel("DenseTransition", "array", self.array)
 
     @property
     def shape(self):
@@ -134,7 +134,7 @@ class SuccessorList(AbstractTransition):
                 f"SuccessorList: next_state has shape {self.next_state.shape} and probability "
                 f"{self.probability.shape}; give both as [S, A, B]."
             )
-        _check_kernel("SuccessorList", "probability", self.probability)
+        check_kernel("SuccessorList", "probability", self.probability)
         if concrete(self.next_state):
             successor = np.asarray(self.next_state)
             wrong = (successor < 0) | (successor >= self.shape[0])
@@ -276,7 +276,7 @@ def as_transition(transition) -> AbstractTransition:
     return DenseTransition(transition)
 
 
-def _check_kernel(owner: str, name: str, probability: jax.Array) -> None:
+def check_kernel(owner: str, name: str, probability: jax.Array) -> None:
     if not jnp.issubdtype(probability.dtype, jnp.floating):
         raise ValueError(
             f"{owner}: {name} has dtype {probability.dtype}; give floating-point numbers."
@@ -301,6 +301,6 @@ def _check_kernel(owner: str, name: str, probability: jax.Array) -> None:
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{owner}: the probabilities at (state, action) {list(where)} sum to {rows[where]}; "
+            f"{owner}: the probabilities of {name}{list(where)} sum to {rows[where]}; "
             "a row sums to at most 1 (less than 1 means termination)."
         )

@@ -90,7 +90,7 @@ def entry(array, place, value):
         (np.zeros((0, 1, 0)), r"array has shape \(0, 1, 0\); every axis needs"),
         (entry(np.zeros((2, 1, 2)), (1, 0, 1), -0.1), r"array\[1, 0, 1\] is -0.1"),
         (entry(np.zeros((2, 1, 2)), (0, 0, 1), np.nan), r"array\[0, 0, 1\] is nan"),
-        (entry(np.zeros((2, 1, 2)), (1, 0), 0.6), r"at \(state, action\) \[1, 0\] sum to 1.2"),
+        (entry(np.zeros((2, 1, 2)), (1, 0), 0.6), r"of array\[1, 0\] sum to 1.2"),
     ],
 )
 def test_a_wrong_dense_kernel_says_what_is_wrong(array, message):

@@ -41,7 +41,8 @@ class AbstractEquilibriumOracle(eqx.Module):
     """A way to solve a regularised zero-sum Markov game.
 
     Attributes:
-        tol: the largest residual accepted, relative to the largest |V|.
+        tol: the largest residual accepted, relative to max|V| + max|r| + tau (and never below
+            rounding).
         max_steps: a limit; an equilibrium that meets it says ``converged = False``.
     """
 
@@ -76,7 +77,8 @@ def solve_game(
         return oracle.step(game, now), now.residual, k + 1
 
     end, _, steps = lax.while_loop(cond, body, (start, start.residual, 0))
-    converged = end.residual <= oracle.tol * scale(end)
+    # No tolerance below rounding can be met: in float32 the floor decides.
+    converged = end.residual <= jnp.maximum(oracle.tol, eps) * scale(end)
     return eqx.tree_at(lambda e: (e.converged, e.steps), end, (converged, jnp.asarray(steps)))
 
 

@@ -14,7 +14,7 @@ class Extragradient(AbstractEquilibriumOracle):
         p  ~ p^(1 - eta tau) exp(eta Q q'),      q  ~ q^(1 - eta tau) exp(-eta Q' p')
 
     with Q = r + discount P V and V <- the value of (p', q') in Q. Linear convergence at the rate
-    1 - eta tau in a matrix game for eta <= 1 / (2 max|Q| + tau) (Cen, Wei and Chi 2021), and in a
+    1 - eta tau in a matrix game for eta <= 1 / (2 (max|Q| + tau)) (Cen, Wei and Chi 2021), and in a
     Markov game as V settles (Cen et al. 2023). It needs nothing but products with the model.
 
     Attributes:

@@ -6,7 +6,7 @@ from jax import lax
 from .._game import ZeroSumGame
 from .._linear import policy_system
 from .._types import Array, Float
-from .base import Equilibrium
+from .base import Equilibrium, check_entropic
 from .stage import newton_matrix, softmax
 
 
@@ -18,14 +18,16 @@ def differentiable_equilibrium(
     One Newton step from a fixed point does not move it, and has the fixed point's derivative: a
     step on V = T V with the policies held (Danskin: the value of a matrix game moves with its
     payoffs at the equilibrium held fixed), then a step on the logits of player 1 in every state,
-    which player 2 answers.
+    which player 2 answers. Right to first order in the equilibrium's own error: look at its
+    ``converged``. Needs entropy and tau > 0.
     """
+    check_entropic(game)
     held, fixed = lax.stop_gradient((game, equilibrium))
     (p, q), z, tau = fixed.policy, fixed.logits[0], game.tau
     entropy = game.regularizer.value
     value = jnp.einsum("si,sij,sj->s", p, game.joint_q(fixed.values), q)
     value = value - tau * (entropy(p) - entropy(q))
-    joint = (p[:, :, None] * q[:, None, :]).reshape(p.shape[0], -1)
+    joint = game.joint_policy(fixed.policy)
     system = policy_system(held.transition.under(joint), held.discount)
     payoffs = game.joint_q(fixed.values + system.solve(value - fixed.values))
 

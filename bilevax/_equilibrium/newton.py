@@ -27,12 +27,11 @@ class ShapleyNewton(AbstractEquilibriumOracle):
         stage = stage_equilibria(payoffs, game.tau, game.available, before.logits[0])
         off = jnp.max(jnp.abs(stage.value - before.trial) + jnp.abs(stage.gap))
         residual = jnp.where(stage.converged, off, jnp.inf)
-        p, q = stage.policy
-        joint = (p[:, :, None] * q[:, None, :]).reshape(p.shape[0], -1)
+        joint = game.joint_policy(stage.policy)
         system = policy_system(game.transition.under(joint), game.discount)
         seen = Equilibrium(
             policy=stage.policy,
-            logits=(stage.logits, -jnp.einsum("sij,si->sj", payoffs, p) / game.tau),
+            logits=(stage.logits, -jnp.einsum("sij,si->sj", payoffs, stage.policy[0]) / game.tau),
             values=before.trial,
             backup=stage.value,
             residual=residual,

@@ -15,12 +15,12 @@ import optax
 from .._check import check_problem
 from .._exact import induced
 from .._mdp import MDP
+from .._oracle import PolicyMirrorDescent
 from .._penalty import BellmanPenalty, NikaidoIsoda, is_mdp
 from .._regularizer import Unregularized
 from .._solver import (
     PANDA,
     AbstractSolver,
-    Alternating,
     ConstantWeight,
     Homotopy,
     ImplicitGradient,
@@ -34,6 +34,8 @@ from ..io.outcome import About
 from ..io.run_folder import CONFIG
 from ..problems import ZooProblem
 from .catalogue import absolute, build, nearest
+
+_PANDA_STEP = 0.1  # PANDA's own default, of policies and learners alike
 
 SOLVERS = {
     "pbrl": "penalty-based descent in both levels, value penalty (the default)",
@@ -158,7 +160,7 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
         raise ValueError("--anneal: tau is 0, which no factor makes larger; give a positive --tau.")
     optimizer = optax.adam(settings.learning_rate or 0.05)
     if settings.solver == "panda":
-        return _annealed(settings, zoo, _panda(settings, zoo, optimizer, unregularized), 1.0)
+        return _annealed(settings, zoo, _panda(settings, zoo, x0, optimizer), 1.0)
     if not settings.solver.startswith("pbrl"):
         return _annealed(settings, zoo, _without_penalty(settings, optimizer), 1.0)
     bellman = settings.solver == "pbrl-bellman"
@@ -166,21 +168,24 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
     penalty = BellmanPenalty() if bellman else zoo.solver.penalty
     update = zoo.update(settings.steps or zoo.steps)
     if settings.learning_rate is not None:
-        update = Alternating(optimizer)
+        update = replace(update, optimizer=optimizer)
     if unregularized:
         update = SoftmaxLogits(optimizer)  # without curvature there is no step to alternate with
     solver = replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
     return _annealed(settings, zoo, solver, 1.0 if unregularized else zoo.hot)
 
 
-def _panda(settings, zoo, optimizer, unregularized) -> PANDA:
-    if unregularized:
+def _panda(settings, zoo, x0, optimizer) -> PANDA:
+    tau = min(float(jnp.min(mdp.tau)) for mdp in _mdps(zoo, x0))
+    if tau == 0:
         raise ValueError("the solver panda: tau is 0; give a positive --tau, or take pbrl.")
     penalty = zoo.solver.penalty
     return PANDA(
         penalty if isinstance(penalty, NikaidoIsoda) else NikaidoIsoda(),
         _penalty_weight(settings, zoo, 1.0),
         optimizer,
+        policy_step=_PANDA_STEP,
+        oracle=PolicyMirrorDescent(step_size=_PANDA_STEP / tau),
     )
 
 

@@ -14,7 +14,7 @@ from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._transition import DenseTransition
 from .._types import Array, Float, Scalar
-from ._zoo import ZooProblem, normal_starts, settling
+from ._zoo import ZooProblem, check_positive_tau, normal_starts, settling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,6 +77,9 @@ def incentive_game(
     gains its own reward, less ``cost`` times the incentive, in every step. Source: the third
     experiment of Shen, Yang and Chen 2025, in the sizes of this zoo.
     """
+    check_positive_tau("incentive_game", tau)
+    if not cost >= 0:
+        raise ValueError(f"incentive_game: cost is {cost}; give 0 or more.")
     draw = np.random.default_rng(seed)
     kernel = draw.random((states, actions, actions, states))
     kernel /= kernel.sum(-1, keepdims=True)
@@ -104,7 +107,7 @@ def incentive_game(
         # damped step keeps the policies from overshooting while it is soft.
         solver=PBRL(penalty_weight=Homotopy(0.5, 1e3, 800), update=settling(1000, 0.3)),
         steps=1000,
-        settles=True,
+        settles=partial(settling, policy_step=0.3),
         default_starts=8,
         figure=partial(_figure, problem),
         known=known,

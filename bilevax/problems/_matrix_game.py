@@ -13,7 +13,7 @@ from .._mdp import Evaluation
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._types import Array, Float, Scalar
-from ._zoo import ZooProblem, normal_starts, settling
+from ._zoo import ZooProblem, check_positive_tau, normal_starts, settling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +69,7 @@ def matrix_game(
     for name, number in (("max_change", max_change), ("cost", cost)):
         if not number >= 0:
             raise ValueError(f"matrix_game: {name} is {number}; give at least 0.")
+    check_positive_tau("matrix_game", tau)
     problem = MatrixGame(
         payoff=jnp.asarray(matrix),
         tau=jnp.asarray(float(tau)),
@@ -86,7 +87,7 @@ def matrix_game(
         maximize=True,
         solver=PBRL(penalty_weight=Homotopy(1.0, 1e3, 400), update=settling(500)),
         steps=500,
-        settles=True,
+        settles=settling,
         default_starts=4,
         figure=partial(_figure, problem),
         known={},
@@ -111,8 +112,8 @@ def _checked(payoff) -> np.ndarray:
 
 
 def _value(problem: MatrixGame, x) -> float:
-    game = problem.lower(x)
-    return float(unregularized_equilibrium(game).values[0])
+    found = unregularized_equilibrium(problem.lower(x))
+    return float(found.values[0]) if found.converged else float("nan")
 
 
 def _measures(problem: MatrixGame, solution: Solution) -> dict[str, tuple[float, str]]:

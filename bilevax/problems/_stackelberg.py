@@ -54,7 +54,7 @@ def stackelberg(
             update=settling(1000),
         ),
         steps=1000,
-        settles=True,
+        settles=settling,
         hot=max(1.0, 0.1 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(policies_figure, game, title="Random Stackelberg game"),

@@ -168,13 +168,19 @@ def _toll_design(road: RoadNetwork, max_toll: float, theta: float, revenue_weigh
 def _answer(problem: TollDesign, x: Float[Array, " L"]) -> tuple[Scalar, Float[Array, " L"]]:
     """F(x), and the flows at the travellers' exact best response."""
     mdp = problem.lower(x)
-    policy = best_responses(mdp).policy
+    response = best_responses(mdp)
+    policy = response.policy
     evaluation = evaluate(mdp, policy)
-    return problem.upper(x, policy, evaluation), problem.link_flows(evaluation)
+    upper, flows = problem.upper(x, policy, evaluation), problem.link_flows(evaluation)
+    found = jnp.all(response.converged)  # else not a number rather than a wrong one
+    return jnp.where(found, upper, jnp.nan), jnp.where(found, flows, jnp.nan)
 
 
 def _best_uniform_toll(problem: TollDesign, max_toll: float) -> tuple[float, float]:
-    """The toll that, the same on all links, makes F least, and F there: a line search."""
+    """The best toll that is the same on all links, and F there.
+
+    A grid, then golden section around its best point: the least F where F has one minimum there.
+    """
     ones = jnp.ones_like(problem.time)
     seen: dict[float, float] = {}
 

@@ -34,7 +34,8 @@ class ZooProblem:
         measures: ``measures(solution)``: further numbers of a solution that people ask for, each by
             name as (value, a sentence about it). They join the output of ``bilevax solve``.
         hot: the factor on tau from which ``solver`` anneals (see ``Annealed``); 1 does not anneal.
-        settles: whether ``solver`` moves x by ever smaller steps at the end (see ``settling``).
+        settles: ``settles(steps)``: the update whose steps of x shrink at the end of a run of that
+            length (see ``settling``); ``None`` keeps that of ``solver`` at any length.
         default_starts: how many starts to run side by side; local optima are the rule.
         figure: ``figure(solution)``: the problem's own picture, a matplotlib ``Figure``.
         known: natural upper values to compare with, published or exact, by source.
@@ -54,7 +55,7 @@ class ZooProblem:
     arrays: Callable[[Solution], dict[str, np.ndarray]]
     measures: Callable[[Solution], dict[str, tuple[float, str]]] = lambda solution: {}
     hot: float = 1.0
-    settles: bool = False
+    settles: Callable[[int], AbstractUpdate] | None = None
 
     def annealed(self, solver: AbstractSolver, steps: int) -> AbstractSolver:
         """A solver with this problem's annealing: cooling for four fifths of ``steps``."""
@@ -64,10 +65,7 @@ class ZooProblem:
 
     def update(self, steps: int) -> AbstractUpdate:
         """The update of ``solver`` for a run of ``steps`` steps."""
-        own = self.solver.update
-        if self.settles and isinstance(own, Alternating):
-            return settling(steps, own.policy_step)
-        return own
+        return self.solver.update if self.settles is None else self.settles(steps)
 
     def natural_value(self, upper_value: Array | float) -> Array | float:
         """The upper value in the sense of the problem: a return where ``maximize``, else a cost."""
@@ -75,16 +73,22 @@ class ZooProblem:
 
 
 @lru_cache
-def settling(steps: int, policy_step: float = 1.0) -> Alternating:
-    """Adam on x at the rate .05, which falls to a hundredth over the last fifth of ``steps``.
+def settling(steps: int, policy_step: float = 1.0, rate: float = 0.05) -> Alternating:
+    """Adam on x at a rate which falls to a hundredth over the last fifth of ``steps``.
 
     The policy answers the x before the step. Where the best response is sensitive (a small tau), a
     last step of full size leaves the policy behind by more than the penalty does.
     """
     last = max(1, round(0.2 * steps))
     # Cached, since every new optimiser would be compiled anew.
-    rate = optax.linear_schedule(0.05, 0.0005, last, transition_begin=steps - last)
-    return Alternating(optax.adam(rate), policy_step)
+    falling = optax.linear_schedule(rate, rate / 100, last, transition_begin=steps - last)
+    return Alternating(optax.adam(falling), policy_step)
+
+
+def check_positive_tau(owner: str, tau: float) -> None:
+    """``ValueError`` where a game's tau is not positive: F needs a unique equilibrium."""
+    if not tau > 0:
+        raise ValueError(f"{owner}: tau is {tau}; give a positive tau (equilibria need one).")
 
 
 def normal_starts(shape: tuple[int, ...], scales: tuple[float, ...]) -> Callable[[Key, int], Array]:
