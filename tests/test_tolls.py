@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ LINKS = [
     *((7, 6, 2.5, 40), (5, 7, 4.0, 40), (5, 7, 3.0, 20), (7, 5, 3.0, 30), (3, 6, 3.0, 20)),
 ]
 TRIPS = {(1, 2): 20.0, (1, 3): 50.0, (2, 1): 10.0, (2, 3): 30.0, (3, 1): 40.0, (1, 1): 7.0}
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "road-networks"
+NETWORKS = Path(os.environ.get("BILEVAX_ROAD_NETWORKS", "road-networks"))
 
 
 def write(folder, links=LINKS, trips=TRIPS, zones=3, nodes=7, first=3) -> dict[str, Any]:
@@ -339,9 +340,9 @@ def test_a_thousand_nodes_and_fifty_destinations_are_solved_without_matrices(tmp
     np.testing.assert_allclose(balance, own, atol=1e-9 * demand.sum())
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the road networks are not here")
+@pytest.mark.skipif(not NETWORKS.is_dir(), reason="BILEVAX_ROAD_NETWORKS names no folder")
 def test_sioux_falls_has_its_known_size_and_limits_of_theta():
-    paths = (SHARED / f"SiouxFalls_{part}.tntp" for part in ("net", "trips", "node"))
+    paths = (NETWORKS / f"SiouxFalls_{part}.tntp" for part in ("net", "trips", "node"))
     road = problems.read_network(*paths)
     assert (road.num_nodes, road.num_links, road.num_zones) == (24, 76, 24)
     assert road.demand.sum() == 360600
