@@ -92,7 +92,7 @@ def sentinel_intruder(
     and a step costs nothing. Where both happen at once the intruder has won.
 
     The restricted cells are the top right and bottom left blocks of side (size - 1) // 2, so that a
-    corridor between them is left. On more than 6 x 6 cells take ``ImplicitGradient``: the penalty
+    corridor between them is left. On more than 6 x 6 cells take ``QuasiNewton``: the penalty
     method's steps are slow there, and no certificate has been reached by them. Rules in the spirit
     of PANDA (Zheng et al. 2026), which gives no more than their outline.
     """
