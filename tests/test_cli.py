@@ -17,6 +17,7 @@ import bilevax as bx
 from bilevax.cli.catalogue import build
 from bilevax.cli.entry import execute
 from bilevax.cli.settings import Settings, prepare
+from bilevax.io.run_folder import history_line
 
 # One problem and one penalty weight throughout: what is compiled once serves all these tests.
 GAME = ["bimatrix", "--starts", "2", "--penalty-weight", "5", "--quiet"]
@@ -229,17 +230,19 @@ def test_a_users_file_with_wrong_syntax_is_named_with_its_line(cli, tmp_path):
     assert code == 2 and "broken.py:2: SyntaxError" in err
 
 
-def test_a_run_interrupted_by_ctrl_c_is_resumed_to_the_same_numbers(cli, tmp_path):
+def test_a_run_interrupted_by_ctrl_c_is_resumed_to_the_same_numbers(cli, tmp_path, monkeypatch):
     folder, whole = tmp_path / "stopped", tmp_path / "whole"
     long = (*GAME, "--steps", 60_000, "--workers", 1, "--gap-tol", 10)
+    pressed = threading.Event()
 
-    def press_ctrl_c():
-        history = folder / "history.jsonl"
-        while not (history.exists() and history.stat().st_size):
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
+    def press_ctrl_c(line):
+        # At the first line of history: however fast the machine, the run is not over by then.
+        if not pressed.is_set():
+            pressed.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return history_line(line)
 
-    threading.Thread(target=press_ctrl_c, daemon=True).start()
+    monkeypatch.setattr("bilevax._driver.history_line", press_ctrl_c)
     code, out, err = cli("solve", *long, "--out", folder)
     assert (code, out) == (130, "")
     assert f"continue with: bilevax solve --resume {folder}" in err
