@@ -1,0 +1,1 @@
+"""Environments: in-tree ones, and adapters to MinAtar, Gymnasium and Atari."""
