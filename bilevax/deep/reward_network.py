@@ -1,0 +1,123 @@
+"""Networks (s, a) -> r that a reward model is made of."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Float, Int, Key, Shaped
+from .networks import Linear, im2col
+
+
+class AbstractReward(eqx.Module):
+    """A network that rates steps: observation and action -> one number, for any leading axes."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, observation: Shaped[Array, "..."], action: Int[Array, "*B"]
+    ) -> Float[Array, "*B"]:
+        """The reward of each step. The observation may be bool, uint8 or real."""
+
+
+class MLPReward(AbstractReward):
+    """Two hidden layers on the flat observation; the action shifts the first.
+
+    Attributes:
+        scale: what an observation is multiplied by: 1 for bits and features, 1/255 for pixels.
+    """
+
+    first: Linear
+    action_bias: Float[Array, "A H"]
+    second: Linear
+    head: Linear
+    scale: float = eqx.field(static=True)
+
+    @classmethod
+    def create(
+        cls,
+        key: Key,
+        observation_shape: tuple[int, ...],
+        num_actions: int,
+        *,
+        width: int = 64,
+        scale: float = 1.0,
+    ) -> "MLPReward":
+        """Random weights; the head starts small, so that every reward starts near 0."""
+        keys = jax.random.split(key, 4)
+        return cls(
+            first=Linear.create(keys[0], int(np.prod(observation_shape)), width),
+            action_bias=0.1 * jax.random.normal(keys[1], (num_actions, width)),
+            second=Linear.create(keys[2], width, width),
+            head=Linear.create(keys[3], width, 1, scale=0.1),
+            scale=scale,
+        )
+
+    def __call__(self, observation, action):
+        """The reward of each step."""
+        flat = observation.reshape(*action.shape, -1).astype(self.first.weight.dtype)
+        hidden = jax.nn.relu(self.first(flat * self.scale) + self.action_bias[action])
+        return self.head(jax.nn.relu(self.second(hidden)))[..., 0]
+
+
+class ConvReward(AbstractReward):
+    """3 x 3 patterns anywhere in the image, pooled, then a small network.
+
+    ``relu(patches @ W + position + action)``, its mean and maximum over positions, one hidden
+    layer. What is rewarded in grid games is a pattern of neighbouring cells; the position says
+    where, the action what is about to happen to it.
+
+    Attributes:
+        scale: what an observation is multiplied by: 1 for bits, 1/255 for pixels.
+    """
+
+    patch: Linear
+    position: Float[Array, "R F"]
+    action_bias: Float[Array, "A F"]
+    hidden: Linear
+    head: Linear
+    scale: float = eqx.field(static=True)
+
+    @classmethod
+    def create(
+        cls,
+        key: Key,
+        observation_shape: tuple[int, ...],
+        num_actions: int,
+        *,
+        filters: int = 16,
+        width: int = 32,
+        scale: float = 1.0,
+    ) -> "ConvReward":
+        """Random weights; the head starts small, so that every reward starts near 0."""
+        if len(observation_shape) != 3:
+            raise ValueError(
+                f"ConvReward: observations have shape {observation_shape}; it needs images "
+                "[height, width, channels]. Use MLPReward for other observations."
+            )
+        channels = observation_shape[2]
+        keys = jax.random.split(key, 5)
+        return cls(
+            patch=Linear.create(keys[0], 9 * channels, filters),
+            position=jnp.zeros((2, filters)),
+            action_bias=0.1 * jax.random.normal(keys[2], (num_actions, filters)),
+            hidden=Linear.create(keys[3], 2 * filters, width),
+            head=Linear.create(keys[4], width, 1, scale=0.1),
+            scale=scale,
+        )
+
+    def __call__(self, observation, action):
+        """The reward of each step."""
+        image = observation.astype(self.patch.weight.dtype) * self.scale
+        place = coordinates(*image.shape[-3:-1]).astype(image.dtype) @ self.position
+        pattern = self.patch(im2col(image)) + place + self.action_bias[action][..., None, None, :]
+        pattern = jax.nn.relu(pattern)
+        pooled = jnp.concatenate([pattern.mean((-3, -2)), pattern.max((-3, -2))], axis=-1)
+        return self.head(jax.nn.relu(self.hidden(pooled)))[..., 0]
+
+
+def coordinates(height: int, width: int) -> Float[Array, "H W 2"]:
+    """Row and column of each position, each from -1 to 1."""
+    rows, columns = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
+    return jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
