@@ -10,22 +10,13 @@ from jax import lax
 
 from .._types import Array, Float, Key
 from .environment import Spec
+from .networks import Linear
 
 
-class Dense(eqx.Module):
-    """x W + b on the last axis, whatever comes before it: one matrix product for a whole batch."""
-
-    weight: Float[Array, "I O"]
-    bias: Float[Array, " O"]
-
-    def __call__(self, x: Float[Array, "*N I"]) -> Float[Array, "*N O"]:
-        return x @ self.weight + self.bias
-
-
-def dense(key: Key, inputs: int, outputs: int, gain: float = math.sqrt(2)) -> Dense:
+def dense(key: Key, inputs: int, outputs: int, gain: float = math.sqrt(2)) -> Linear:
     """A layer with an orthogonal weight of the given gain, in float32."""
     weight = jax.nn.initializers.orthogonal(gain)(key, (inputs, outputs), jnp.float32)
-    return Dense(weight, jnp.zeros(outputs, jnp.float32))
+    return Linear(weight, jnp.zeros(outputs, jnp.float32))
 
 
 class AbstractTorso(eqx.Module):
@@ -39,7 +30,7 @@ class AbstractTorso(eqx.Module):
 class MLPTorso(AbstractTorso):
     """Fully connected layers over the flat observation, with ReLU."""
 
-    layers: tuple[Dense, ...]
+    layers: tuple[Linear, ...]
     rank: int = eqx.field(static=True)
 
     def __call__(self, observation):
@@ -59,7 +50,7 @@ class NatureTorso(AbstractTorso):
 
     kernels: tuple[Array, ...]
     biases: tuple[Array, ...]
-    last: Dense
+    last: Linear
 
     def __call__(self, observation):
         batch = observation.shape[:-3]
@@ -76,8 +67,8 @@ class ActorCritic(eqx.Module):
     """log pi(.|o) and V(o), for one observation or any batch of them."""
 
     torso: AbstractTorso
-    actor: Dense
-    critic: Dense
+    actor: Linear
+    critic: Linear
 
     def __call__(self, observation: Array) -> tuple[Float[Array, "*N A"], Float[Array, "*N"]]:
         """Normalised log-probabilities and values."""

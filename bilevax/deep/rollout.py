@@ -9,10 +9,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .._types import Array, Bool, Float, Int, Key, PyTree
-from .environment import AbstractEnvironment
+from .environment import AbstractEnvironment, HostEnvironment
 from .policy import ActorCritic
 
 
@@ -123,3 +124,76 @@ def _where(flag: Bool[Array, " N"], yes: Any, no: Any):
         return jnp.where(flag.reshape(flag.shape + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(one, yes, no)
+
+
+class HostActors(eqx.Module):
+    """A vector of host environments under way; the environments themselves hold their state.
+
+    Attributes:
+        observation: of each environment.
+        total, length: reward and steps of the episode so far, ``[N]``.
+    """
+
+    observation: Any
+    total: Any
+    length: Any
+
+
+def start_host_actors(env: HostEnvironment, key: Key) -> HostActors:
+    """Every environment at the start of an episode, seeded by the key."""
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    count = env.num_envs
+    return HostActors(env.reset(seed), np.zeros(count, np.float32), np.zeros(count, np.int32))
+
+
+def collect_on_host(
+    env: HostEnvironment, policy: ActorCritic, actors: HostActors, key: Key, steps: int
+) -> tuple[HostActors, Rollout]:
+    """As ``collect``, for environments outside JAX. Observations stay in NumPy."""
+    records = []
+    for k in jax.random.split(key, steps):
+        action, log_prob, value = map(np.asarray, _act(policy, actors.observation, k))
+        result = env.step(action)
+        done = result.terminated | result.truncated
+        cut = result.truncated & ~result.terminated
+        reward = np.asarray(result.reward, np.float32)
+        total = actors.total + reward
+        length = actors.length + ~result.fake
+        bootstrap = np.zeros_like(value)
+        if cut.any():
+            bootstrap = np.where(cut, _values(policy, result.final_observation), 0)
+        records.append(
+            dict(
+                observation=actors.observation,
+                action=action,
+                log_prob=log_prob,
+                value=value,
+                reward=reward,
+                terminated=result.terminated,
+                truncated=cut,
+                fake=result.fake,
+                bootstrap=bootstrap.astype(np.float32),
+                finished_return=np.where(done, total, np.nan).astype(np.float32),
+                finished_length=np.where(done, length, 0).astype(np.int32),
+            )
+        )
+        actors = HostActors(
+            result.observation,
+            np.where(done, 0, total).astype(np.float32),
+            np.where(done, 0, length).astype(np.int32),
+        )
+    stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
+    last_value = np.asarray(_values(policy, actors.observation))
+    return actors, Rollout(**stacked, last_value=last_value)
+
+
+@eqx.filter_jit
+def _act(policy, observation, key):
+    log_probs, value = policy(observation)
+    action = jax.random.categorical(key, log_probs)
+    return action, jnp.take_along_axis(log_probs, action[:, None], 1)[:, 0], value
+
+
+@eqx.filter_jit
+def _values(policy, observation):
+    return policy(observation)[1]

@@ -1,0 +1,231 @@
+"""What the algorithms share: the state, the queries, and the rounds.
+
+A run is a sequence of rounds. In each, segments that the current policy has just walked are paired
+and labelled, the reward model is fitted to all labels so far, and policies learn on it:
+
+    ask -> fit -> improve
+
+An algorithm says how it fits and how it improves; the rest is here.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..._types import Array, Float, Int, Key, PyTree, Scalar
+from ..actor_critic import Agent
+from ..buffer import Pairs, PreferenceBuffer
+from ..policy import actor_critic
+from ..reward_model import FitMetrics, RewardModel, RewardState
+from ..reward_network import AbstractReward, ConvReward, MLPReward
+from ..reward_scale import RewardNormalizer, correlation
+from ..rollout import Rollout
+from ..sampler import AbstractRate, AbstractSampler, NoExtra, Summary, TrueRate
+from ..segments import Segments, draw_segments, valid_starts
+from ..teacher import Answers
+from .setup import Setup
+
+
+class Learner(eqx.Module):
+    """A policy at work: the agent, its environments, and what it did last.
+
+    Attributes:
+        window: the last rollouts of the last round; segments are cut from it.
+    """
+
+    agent: Agent
+    actors: PyTree
+    window: Rollout
+
+
+class RLHFState(eqx.Module):
+    """Everything needed to continue bit for bit.
+
+    Attributes:
+        policy: pi_y, the policy that is scored and asked about.
+        tracker: pi_hat, which tracks the best response to the reward model; ``None`` where an
+            algorithm has none.
+        reward, normalizer: the reward model and the unit of its predictions.
+        buffer: the labelled pairs.
+        fresh: the pairs labelled in this round, drawn from the current policy.
+        weight: the penalty weight.
+        key: consumed by what is random.
+        round, steps, labels: rounds done, transitions taken (over all policies), labels given.
+    """
+
+    policy: Learner
+    tracker: Learner | None
+    reward: RewardState
+    normalizer: RewardNormalizer
+    buffer: PreferenceBuffer
+    fresh: Pairs
+    weight: Scalar
+    key: Key
+    round: Int[Array, ""]
+    steps: Int[Array, ""]
+    labels: Int[Array, ""]
+
+
+class AbstractAlgorithm(eqx.Module):
+    """An algorithm of RL from human feedback: how to fit, and how to improve."""
+
+    setup: eqx.AbstractVar[Setup]
+    asks: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def init(self, key: Key) -> RLHFState:
+        """The state before the first round: random networks, one window walked, no label."""
+
+    @abc.abstractmethod
+    def fit(self, state: RLHFState, key: Key, steps: int) -> tuple[RLHFState, FitMetrics]:
+        """The reward model fitted to the labels so far."""
+
+    @abc.abstractmethod
+    def improve(self, state: RLHFState, key: Key) -> tuple[RLHFState, Summary]:
+        """One round of learning; the summary speaks of the scored policy."""
+
+
+class PredictedRate(AbstractRate):
+    """The normalised reward of the model: the mean of its members, shifted and scaled."""
+
+    model: RewardModel
+    normalizer: RewardNormalizer
+
+    def __call__(self, rollout):
+        return self.normalizer.apply(self.model(rollout.observation, rollout.action))
+
+
+def first_state(
+    setup: Setup, key: Key, sampler: AbstractSampler, tracking: AbstractSampler | None, weight
+) -> RLHFState:
+    """The state before the first round, with a tracker where there is an environment for it."""
+    keys = jax.random.split(key, 5)
+    policy, summary = first_learner(setup, sampler, keys[0])
+    steps, tracker = summary.steps, None
+    if tracking is not None:
+        tracker, summary = first_learner(setup, tracking, keys[1])
+        steps += summary.steps
+    reward = setup.reward_learner.init(
+        RewardModel.create(
+            keys[2], lambda k: reward_network(k, setup.sampler), members=setup.members
+        )
+    )
+    like, _ = cut(setup, policy.window, keys[3], 1)
+    buffer = PreferenceBuffer.empty(setup.capacity, like, share=setup.held_out)
+    return RLHFState(
+        policy=policy,
+        tracker=tracker,
+        reward=reward,
+        normalizer=RewardNormalizer.create(quantile=setup.center),
+        buffer=buffer,
+        fresh=_no_pairs(like, max(setup.most_asked, 1)),
+        weight=jnp.asarray(weight, jnp.float32),
+        key=keys[4],
+        round=jnp.asarray(0),
+        steps=steps,
+        labels=jnp.asarray(0),
+    )
+
+
+def first_learner(
+    setup: Setup, sampler: AbstractSampler, key: Key
+) -> tuple[Learner, Summary]:
+    """A random policy that has walked one window without learning."""
+    network_key, start_key, walk_key = jax.random.split(key, 3)
+    network = actor_critic(network_key, sampler.spec, setup.width, setup.depth)
+    agent = setup.learner.start(network, sampler.count)
+    walked = sampler.improve(
+        None,
+        agent,
+        sampler.start(start_key),
+        TrueRate(),
+        NoExtra(),
+        walk_key,
+        iterations=setup.window,
+        window=setup.window,
+    )
+    return Learner(agent, walked.actors, walked.window), walked.summary
+
+
+def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
+    """The network for an environment: patterns in grids of cells, an MLP for other features."""
+    spec = sampler.spec
+    scale = 1 / 255 if spec.observation_dtype == jnp.uint8 else 1.0
+    kind = ConvReward if len(spec.observation_shape) == 3 else MLPReward
+    network = kind.create(key, spec.observation_shape, spec.num_actions, scale=scale)
+    return jax.tree.map(lambda z: z.astype(jnp.float32), network)
+
+
+@eqx.filter_jit
+def cut(setup: Setup, window: Rollout, key: Key, count: int) -> tuple[Segments, Array]:
+    """``count`` segments of a window, and whether it held that many different ones."""
+    valid = valid_starts(window.terminated, window.truncated, window.fake, setup.segment)
+    return draw_segments(
+        key,
+        window.observation,
+        window.action,
+        window.log_prob,
+        window.reward,
+        valid,
+        setup.segment,
+        count,
+    )
+
+
+@eqx.filter_jit
+def choose(setup: Setup, state: RLHFState, key: Key) -> tuple[Segments, Segments]:
+    """The pairs to ask about, ``setup.most_asked`` of them, the best candidates first."""
+    cut_key, choose_key = jax.random.split(key)
+    candidates = setup.candidates * setup.most_asked
+    segments, _ = cut(setup, state.policy.window, cut_key, 2 * candidates)
+    sums = state.reward.model.sums(segments)
+    index = setup.selection(
+        choose_key, sums[:, :candidates], sums[:, candidates:], setup.most_asked
+    )
+    return segments.take(index), segments.take(candidates + index)
+
+
+@eqx.filter_jit
+def add_labels(state: RLHFState, fresh: Pairs, key: Key) -> RLHFState:
+    """The state with these answers (weight 0 where there is none)."""
+    buffer = state.buffer.add(key, fresh.first, fresh.second, fresh.answers)
+    count = jnp.sum(fresh.answers.weight > 0)
+    return eqx.tree_at(
+        lambda s: (s.buffer, s.fresh, s.labels), state, (buffer, fresh, state.labels + count)
+    )
+
+
+@eqx.filter_jit
+def renewed_normalizer(state: RLHFState) -> RewardNormalizer:
+    """The normaliser after the model's predictions on the scored policy's own steps."""
+    window = state.policy.window
+    return state.normalizer.update(state.reward.model(window.observation, window.action))
+
+
+@eqx.filter_jit
+def agreement(setup: Setup, state: RLHFState, key: Key, count: int = 256) -> Scalar:
+    """The correlation of predicted with true returns over segments of the policy; a report."""
+    segments, _ = cut(setup, state.policy.window, key, count)
+    predicted = jnp.mean(state.reward.model.sums(segments), axis=0)
+    return correlation(predicted, jnp.sum(segments.reward, axis=1))
+
+
+def padded(first: Segments, second: Segments, answers: Answers, count: int) -> Pairs:
+    """Pairs in ``count`` rows, those that are missing with weight 0."""
+    missing = count - answers.second.shape[0]
+    pad = lambda z: jnp.pad(z, [(0, missing)] + [(0, 0)] * (z.ndim - 1))
+    return jax.tree.map(pad, Pairs(first, second, answers))
+
+
+def _no_pairs(like: Segments, count: int) -> Pairs:
+    blank = jax.tree.map(lambda z: jnp.zeros((count, *z.shape[1:]), z.dtype), like)
+    zeros = jnp.zeros(count, jnp.float32)
+    return Pairs(blank, blank, Answers(zeros, zeros))
+
+
+def mean_reward(model: RewardModel, window: Rollout) -> Float[Array, ""]:
+    """The mean prediction per step of a window."""
+    real = ~window.fake
+    return jnp.sum(real * model(window.observation, window.action)) / jnp.sum(real)

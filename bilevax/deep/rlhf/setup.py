@@ -1,0 +1,96 @@
+"""What every algorithm of a comparison shares: environment, networks, labels and budgets."""
+
+import equinox as eqx
+
+from ..actor_critic import AbstractLearner
+from ..reward_model import RewardLearner
+from ..sampler import AbstractSampler
+from ..schedule import AbstractSchedule, Decreasing
+from ..selection import AbstractSelection, DisagreementPairs
+
+
+class Setup(eqx.Module):
+    """An experiment but for the algorithm and the seed.
+
+    Attributes:
+        sampler: where the policy acts.
+        learner: how policies learn.
+        width, depth: of the policy's network.
+        steps: environment steps in all, over every policy that an algorithm trains.
+        rounds: how often the reward model is renewed; labels are asked for at the start of each.
+        labels: how many pairs are labelled in all.
+        schedule: how many labels in each round.
+        segment: the length L of a segment.
+        window: how many of a round's last rollouts segments are cut from; together at least L.
+        candidates: pairs to choose from, for each one asked.
+        selection: which candidates are asked about.
+        members: of the reward ensemble.
+        reward_learner: how the reward model learns.
+        fit_steps, first_fit_steps, batch: minibatch steps a round, those in the first round, and
+            pairs in a minibatch.
+        capacity: pairs in the buffer, the oldest replaced first.
+        held_out: the share of pairs that only measure the reward model.
+        center: the quantile of predicted rewards that becomes 0; ``None`` for their mean.
+    """
+
+    sampler: AbstractSampler
+    learner: AbstractLearner
+    width: int = eqx.field(static=True, default=64)
+    depth: int = eqx.field(static=True, default=2)
+    steps: int = eqx.field(static=True, default=1_000_000)
+    rounds: int = eqx.field(static=True, default=25)
+    labels: int = eqx.field(static=True, default=1000)
+    schedule: AbstractSchedule = Decreasing(initial=0.25, half=0.5)
+    segment: int = eqx.field(static=True, default=25)
+    window: int = eqx.field(static=True, default=8)
+    candidates: int = eqx.field(static=True, default=4)
+    selection: AbstractSelection = DisagreementPairs()
+    members: int = eqx.field(static=True, default=3)
+    reward_learner: RewardLearner = RewardLearner()
+    fit_steps: int = eqx.field(static=True, default=200)
+    first_fit_steps: int = eqx.field(static=True, default=400)
+    batch: int = eqx.field(static=True, default=32)
+    capacity: int = eqx.field(static=True, default=3000)
+    held_out: float = eqx.field(static=True, default=0.15)
+    center: float | None = eqx.field(static=True, default=0.5)
+
+    def __check_init__(self):
+        for name in ("steps", "rounds", "segment", "window", "candidates", "members", "batch"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"Setup: {name} is {value}; give at least 1.")
+        if self.labels < 0:
+            raise ValueError(f"Setup: labels is {self.labels}; give at least 0.")
+        if self.window * self.sampler.steps < self.segment:
+            raise ValueError(
+                f"Setup: segment is {self.segment} steps, but the window holds {self.window} "
+                f"rollouts of {self.sampler.steps}; widen the window or shorten the segment."
+            )
+        if self.iterations < 1:
+            raise ValueError(
+                f"Setup: {self.steps} steps over {self.rounds} rounds leave no rollout of "
+                f"{self.sampler.steps} steps in {self.sampler.count} environments; give at least "
+                f"{self.rounds * self.sampler.steps * self.sampler.count} steps or fewer rounds."
+            )
+        pairs = self.window * self.sampler.steps // self.segment * self.sampler.count // 2
+        if self.most_asked > pairs:
+            raise ValueError(
+                f"Setup: labels is {self.labels}, of which up to {self.most_asked} are asked in "
+                f"one round, but a round's window holds {pairs} pairs of separate segments; ask "
+                "for fewer labels, or take more rounds, a wider window or more environments."
+            )
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """Labels in each round."""
+        return self.schedule(self.labels, self.rounds)
+
+    @property
+    def most_asked(self) -> int:
+        """Labels in the round that asks for the most."""
+        return max(self.asked)
+
+    @property
+    def iterations(self) -> int:
+        """Rollouts of all environments in a round."""
+        return self.steps // (self.rounds * self.sampler.steps * self.sampler.count)

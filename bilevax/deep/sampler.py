@@ -1,0 +1,237 @@
+"""Learning rounds: a policy acts and improves many times in a row, on a reward of one's choice.
+
+``CompiledSampler`` runs a whole round as one compiled program; ``HostSampler`` steps environments
+that live outside JAX. The algorithms see no difference.
+"""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .._types import Array, Float, Int, Key, PyTree, Scalar
+from .actor_critic import AbstractLearner, Agent
+from .environment import AbstractEnvironment, HostEnvironment, Spec
+from .policy import ActorCritic
+from .rollout import Rollout, collect, collect_on_host, start_actors, start_host_actors
+
+
+class AbstractRate(eqx.Module):
+    """The reward that a policy learns from."""
+
+    @abc.abstractmethod
+    def __call__(self, rollout: Rollout) -> Float[Array, "T N"]:
+        """One number for each step."""
+
+
+class TrueRate(AbstractRate):
+    """The environment's own reward."""
+
+    def __call__(self, rollout):
+        return rollout.reward
+
+
+class AbstractExtra(eqx.Module):
+    """A loss beside the actor-critic's."""
+
+    @abc.abstractmethod
+    def __call__(self, network: ActorCritic, key: Key) -> Scalar:
+        """A function of the network, differentiated; ``key`` draws a sample of its terms."""
+
+
+class NoExtra(AbstractExtra):
+    """Nothing is added."""
+
+    def __call__(self, network, key):
+        return jnp.zeros((), jnp.float32)
+
+
+class Summary(eqx.Module):
+    """What happened in a round.
+
+    Attributes:
+        episode_return, episodes: the sum of true returns of the episodes that ended, and their
+            number.
+        learned_reward: the mean of the reward learned from, per step.
+        entropy, value_loss: means over the round's updates.
+        steps: transitions taken.
+    """
+
+    episode_return: Scalar
+    episodes: Scalar
+    learned_reward: Scalar
+    entropy: Scalar
+    value_loss: Scalar
+    steps: Int[Array, ""]
+
+
+class Round(NamedTuple):
+    """A round's outcome; ``window`` is what was done in its last iterations, as one rollout."""
+
+    agent: Agent
+    actors: PyTree
+    window: Rollout
+    summary: Summary
+
+
+class AbstractSampler(eqx.Module):
+    """Where policies act: a vector of environments of one kind."""
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> Spec:
+        """Observations and actions."""
+
+    @property
+    @abc.abstractmethod
+    def count(self) -> int:
+        """The number of environments."""
+
+    @abc.abstractmethod
+    def start(self, key: Key) -> PyTree:
+        """Environments at the start of their first episodes."""
+
+    @abc.abstractmethod
+    def improve(
+        self,
+        learner: AbstractLearner | None,
+        agent: Agent,
+        actors: PyTree,
+        rate: AbstractRate,
+        extra: AbstractExtra,
+        key: Key,
+        *,
+        iterations: int,
+        window: int,
+    ) -> Round:
+        """``iterations`` times a rollout and an update; no update where ``learner`` is ``None``."""
+
+
+class CompiledSampler(AbstractSampler):
+    """Functional environments, stepped inside the compiled program.
+
+    Attributes:
+        env: the environment.
+        envs: how many are stepped at once.
+        steps: the length T of each rollout.
+    """
+
+    env: AbstractEnvironment
+    envs: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    @property
+    def spec(self):
+        return self.env.spec
+
+    @property
+    def count(self):
+        return self.envs
+
+    @eqx.filter_jit
+    def start(self, key):
+        return start_actors(self.env, key, self.envs)
+
+    @eqx.filter_jit
+    def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
+        def one(carry, key):
+            agent, actors = carry
+            act, learn = jax.random.split(key)
+            actors, rollout = collect(self.env, agent.network, actors, act, self.steps)
+            agent, summary = _improve_once(learner, agent, rollout, rate, extra, learn)
+            return (agent, actors), (rollout, summary)
+
+        window = min(window, iterations)
+        keys = jax.random.split(key, iterations)
+        # Only the last rollouts are kept: all of them would not fit into memory.
+        forget = lambda carry, key: (lambda new, out: (new, out[1]))(*one(carry, key))
+        carry, early = lax.scan(forget, (agent, actors), keys[: iterations - window])
+        (agent, actors), (rollouts, late) = lax.scan(one, carry, keys[iterations - window :])
+        return Round(agent, actors, joined(rollouts), _total(early, late))
+
+
+class HostSampler(AbstractSampler):
+    """Environments outside JAX, stepped by a loop in Python; acting and learning are compiled.
+
+    Attributes:
+        env: the vector of environments.
+        steps: the length T of each rollout.
+        seed: of the environments' first episodes.
+    """
+
+    env: Any = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    @property
+    def spec(self):
+        return self.env.spec
+
+    @property
+    def count(self):
+        return self.env.num_envs
+
+    def start(self, key):
+        return start_host_actors(self.env, key)
+
+    def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
+        rollouts, summaries = [], []
+        for i, k in enumerate(jax.random.split(key, iterations)):
+            act, learn = jax.random.split(k)
+            actors, rollout = collect_on_host(self.env, agent.network, actors, act, self.steps)
+            agent, summary = _improve_compiled(learner, agent, rollout, rate, extra, learn)
+            summaries.append(summary)
+            if i >= iterations - window:
+                rollouts.append(rollout)
+        stack = lambda *leaves: jnp.stack(leaves)
+        # Observations stay on the host: a window of frames is large.
+        rollout = joined(jax.tree.map(lambda *leaves: np.stack(leaves), *rollouts))
+        late = jax.tree.map(stack, *summaries)
+        return Round(agent, actors, rollout, _total(late))
+
+
+def joined(rollouts: Rollout) -> Rollout:
+    """Consecutive rollouts ``[K, T, N, ...]`` as one of ``[K T, N, ...]``."""
+    last_value = rollouts.last_value[-1]
+    flat = jax.tree.map(lambda z: z.reshape(-1, *z.shape[2:]), rollouts)
+    return eqx.tree_at(lambda r: r.last_value, flat, last_value)
+
+
+def _improve_once(learner, agent, rollout, rate, extra, key):
+    reward = rate(rollout)
+    zero = jnp.zeros((), jnp.float32)
+    losses = dict(entropy=zero, value_loss=zero)
+    if learner is not None:
+        update, sample = jax.random.split(key)
+        agent, losses = learner.update(
+            agent, rollout, reward, update, lambda network: extra(network, sample)
+        )
+    ended = ~jnp.isnan(rollout.finished_return)
+    real = ~rollout.fake
+    summary = Summary(
+        episode_return=jnp.sum(jnp.where(ended, rollout.finished_return, 0)),
+        episodes=jnp.sum(ended),
+        learned_reward=jnp.sum(jnp.where(real, reward, 0)) / jnp.maximum(jnp.sum(real), 1),
+        entropy=losses["entropy"],
+        value_loss=losses["value_loss"],
+        steps=jnp.sum(real),
+    )
+    return agent, summary
+
+
+_improve_compiled = eqx.filter_jit(_improve_once)
+
+
+def _total(*parts):
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return Summary(
+        episode_return=jnp.sum(whole.episode_return),
+        episodes=jnp.sum(whole.episodes),
+        learned_reward=jnp.mean(whole.learned_reward),
+        entropy=jnp.mean(whole.entropy),
+        value_loss=jnp.mean(whole.value_loss),
+        steps=jnp.sum(whole.steps),
+    )
