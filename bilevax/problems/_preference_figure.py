@@ -26,7 +26,7 @@ def corridor(
         below.bar(cells - 0.4 + (i + 0.5) * width, visits, width, color=f"C{i}", label=name)
     above.set_ylabel("reward")
     above.legend(fontsize=8)
-    below.set_ylabel("share of queries' starts")
+    below.set_ylabel("share of visits")
     below.set_xlabel("cell")
     below.set_xticks(cells)
     return figure
