@@ -21,7 +21,7 @@ import numpy as np
 from methods import RESULTS, implicit, pbrl, run
 
 import bilevax as bx
-from bilevax.problems import preferences
+from bilevax.problems import Preferences, preferences
 
 jax.config.update("jax_enable_x64", True)
 GRID = np.linspace(-6, 6, 481)
@@ -94,6 +94,23 @@ def rows(zoo, starts):
         gap = max(float(s.gap) for s in solutions)
         lines.append(row(zoo, method, starts, [s.x for s in solutions], gap))
     return lines
+
+
+def whole_table(zoo):
+    """The same corridor with a model that can hold the true reward: one x per state and action."""
+    mdp, length = zoo.problem.mdp, zoo.problem.states.shape[1]
+    shape = mdp.reward.shape
+    table = jnp.eye(mdp.reward.size).reshape(*shape, -1)
+    problem = Preferences(mdp, table, segment_length=length, ridge=float(zoo.problem.ridge))
+    x = jnp.zeros(mdp.reward.size)
+    for _ in range(200):
+        x = at(problem, x)["fit"]
+    solver = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 800))
+    solution = bx.solve(problem, solver, jnp.zeros_like(x), max_steps=1000)
+    numbers = lambda x: {
+        key: float(at(problem, x)[key]) for key in ("F", "label_entropy", "true_return")
+    }
+    return {"alternation": numbers(x), "PBRL": numbers(solution.x)}
 
 
 def survey(zoo):
@@ -224,6 +241,7 @@ def main() -> None:
             zoo.problem.true_return(bx.best_responses(mdp).policy)
         ),
         true_return_of_the_uniform_policy=float(zoo.problem.true_return(mdp.uniform_policy())),
+        whole_table=whole_table(zoo),
         survey=survey(zoo),
     )
     print(json.dumps(about, indent=1))
