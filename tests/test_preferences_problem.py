@@ -200,11 +200,9 @@ def test_pbrl_explains_the_labels_better_than_alternation_from_every_start(corri
     grid = [float(answer(zoo.problem, jnp.array([x]))[1]) for x in np.linspace(-6, 6, 121)]
     np.testing.assert_allclose(values, min(grid), atol=1e-3)
     assert zoo.known["smallest F, on a grid of x"] == pytest.approx(min(grid), abs=1e-4)
-    # f asks for no return, true or other; what it comes to is recorded here.
-    mdp = zoo.problem.mdp
-    best = bx.best_responses(bx.MDP(mdp.reward, mdp.transition, discount=mdp.discount)).values[0]
+    # f asks for no return, true or other; the best is 2 + .9 * 3 + .9^3 * 4 / .1 = 33.86.
     returns = [zoo.problem.true_return(pi) for pi in (stops[0][1], solutions[0].policy)]
-    np.testing.assert_allclose([*returns, best], [23.25, 31.97, 33.86], atol=0.03)
+    np.testing.assert_allclose(returns, [23.25, 31.97], atol=0.03)
 
 
 # Errors
