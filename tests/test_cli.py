@@ -82,7 +82,7 @@ def test_list_names_every_problem_and_solver(cli):
     assert code == 0
     for name in (
         *("stackelberg", "four-rooms", "discrete-toy", "bimatrix", "random-reward"),
-        *("reward-design", "matrix-game", "incentive-game", "sentinel-intruder"),
+        *("reward-design", "matrix-game", "incentive-game", "sentinel-intruder", "preferences"),
         *("pbrl", "pbrl-bellman", "panda", "implicit", "meta-gradient", "independent"),
     ):
         assert name in out
@@ -186,6 +186,8 @@ def bad(*arguments):
         bad("solve", "bimatrix", "--tau", "0", "--solver", "implicit", "tau is 0, where the best"),
         bad("solve", "bimatrix", "--solver", "implicit", "--penalty-final", "9", "has no penalty"),
         bad("solve", "reward-design", "--avoid", "a,b", "is no list of states"),
+        bad("solve", "preferences", "--rewards", "2,x", "is no list of numbers"),
+        bad("solve", "preferences", "--rewards", "2", "give two or more finite numbers"),
         bad("solve", "reward-design", "--env", "Nope-v0", "Nope"),
         bad("solve", "--resume", "/dev/null", "is not a folder"),
         bad("solve", "--resume", ".", "holds no run"),

@@ -23,6 +23,7 @@ SMALL = {
     "bimatrix": problems.bimatrix,
     "random_reward": lambda: problems.random_reward(states=4, actions=2, dimension=3),
     "reward_design": problems.reward_design,
+    "preferences": problems.preferences,
     "cliff": lambda: problems.reward_design(env="CliffWalking-v1", avoid=[25], tau=0.1),
     "no map": lambda: problems.reward_design(
         env=SimpleNamespace(
@@ -73,7 +74,9 @@ def test_every_problem_has_a_start_a_picture_and_arrays(name):
     assert all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
-@pytest.mark.parametrize("name", ["stackelberg", "four_rooms", "random_reward", "reward_design"])
+@pytest.mark.parametrize(
+    "name", ["stackelberg", "four_rooms", "random_reward", "reward_design", "preferences"]
+)
 def test_problems_hand_their_arrays_to_the_compiler(name):
     zoo_problem = SMALL[name]()
     # Closed-over arrays would be constants of the compiled function: slow to compile, never shared.

@@ -58,7 +58,9 @@ from .options import (
     ProblemSeed,
     Quiet,
     RevenueWeight,
+    Rewards,
     Seed,
+    SegmentLength,
     Size,
     Slip,
     Starts,
@@ -174,6 +176,8 @@ def solve(
     max_toll: MaxToll = None,
     theta: Theta = None,
     revenue_weight: RevenueWeight = None,
+    rewards: Rewards = None,
+    segment_length: SegmentLength = None,
 ) -> int:
     """Solve a problem from several starts, and certify the answer."""
     options = problem_options(locals())
@@ -252,6 +256,8 @@ def compare(
     max_toll: MaxToll = None,
     theta: Theta = None,
     revenue_weight: RevenueWeight = None,
+    rewards: Rewards = None,
+    segment_length: SegmentLength = None,
 ) -> int:
     """Compare solvers on a problem, each from the same starts."""
     options = problem_options(locals())

@@ -31,6 +31,7 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "matrix-game": problems.matrix_game,
     "incentive-game": problems.incentive_game,
     "sentinel-intruder": problems.sentinel_intruder,
+    "preferences": problems.preferences,
 }
 WIDE = 2.0
 """Standard deviation of the wide starts around a user's x0; the near ones have .1."""

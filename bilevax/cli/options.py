@@ -38,6 +38,15 @@ def _cells(text: str) -> list[int]:
         ) from None
 
 
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no list of numbers: write them with commas between, as 2,3,0,4."
+        ) from None
+
+
 def _file(text: str) -> str:
     # The whole path, so that a run can be resumed from any folder.
     return str(Path(text).resolve())
@@ -162,12 +171,24 @@ Theta = Annotated[
 RevenueWeight = Annotated[
     float | None, _number("Minutes of travel time that a minute of toll is worth: tolls.")
 ]
+Rewards = Annotated[
+    Any,
+    _number(
+        "True reward of each cell of the corridor, as 2,3,0,4: preferences.",
+        parser=_numbers,
+        metavar="NUMBERS",
+    ),
+]
+SegmentLength = Annotated[
+    int | None, _number("Steps of the segments that are compared: preferences.", min=1)
+]
 
 _PROBLEM_OPTIONS = [
     *("tau", "discount", "beta", "bonus", "leader", "follower", "game", "payoff", "max_change"),
     *("cost", "size", "slip", "states", "actions"),
     *("leader_actions", "follower_actions", "problem_seed", "env", "avoid", "budget"),
     *("network", "trips", "nodes", "max_toll", "theta", "revenue_weight"),
+    *("rewards", "segment_length"),
 ]
 
 

@@ -6,6 +6,8 @@ from ._discrete_toy import return_over_steps as return_over_steps
 from ._four_rooms import four_rooms as four_rooms
 from ._incentive_game import incentive_game as incentive_game
 from ._matrix_game import matrix_game as matrix_game
+from ._preferences import Preferences as Preferences
+from ._preferences import preferences as preferences
 from ._random_reward import random_reward as random_reward
 from ._reward_design import reward_design as reward_design
 from ._sentinel_intruder import sentinel_intruder as sentinel_intruder
