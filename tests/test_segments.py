@@ -14,8 +14,9 @@ starts_of = jax.jit(valid_starts, static_argnums=3)
 draw = jax.jit(draw_segments, static_argnums=(6, 7))
 
 
-def fits(terminated, truncated, fake, start, env, length):
+def fits(events, start, env, length):
     """The definition, step by step."""
+    terminated, truncated, fake = events
     for step in range(start, start + length):
         ends = terminated[step, env] or truncated[step, env]
         if fake[step, env] or (ends and step < start + length - 1):
@@ -30,17 +31,16 @@ def rollout(seed, share=0.15):
 
 @given(seed=st.integers(0, 10_000), length=st.sampled_from([1, 4, T]))
 def test_a_start_is_valid_exactly_where_no_step_but_the_last_ends_and_none_is_fake(seed, length):
-    events = rollout(seed)
+    events = [np.asarray(event) for event in rollout(seed)]
     valid = np.asarray(starts_of(*events, length))
     assert valid.shape == (T - length + 1, N)
     for start, env in np.ndindex(valid.shape):
-        assert valid[start, env] == fits(*map(np.asarray, events), start, env, length)
+        assert valid[start, env] == fits(events, start, env, length)
 
 
 @given(seed=st.integers(0, 10_000))
 def test_no_segment_drawn_crosses_an_end_and_none_repeats_while_enough_are_valid(seed):
-    events = rollout(seed)
-    valid = starts_of(*events, LENGTH)
+    valid = starts_of(*rollout(seed), LENGTH)
     serial = jnp.arange(T * N).reshape(T, N)
     segments, enough = draw(
         jax.random.key(seed), serial, serial % 5, -1.0 * serial, 2.0 * serial, valid, LENGTH, 6

@@ -1,0 +1,186 @@
+"""Who answers, and when: queries are submitted, and answers collected once they are there.
+
+``ScriptedLabeller`` answers at once. ``FolderLabeller`` puts clips into a folder for a person, or
+another program, to answer at leisure; a run goes on in the meantime.
+"""
+
+import abc
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Key
+from ..io.files import read_json, replacing, write_text
+from .segments import Segments
+from .teacher import AbstractTeacher, Answers
+
+Answered = tuple[Segments, Segments, Answers]
+
+_CHOICES = {"first": (0.0, 1.0), "second": (1.0, 1.0), "equal": (0.5, 1.0), "skip": (0.5, 0.0)}
+
+
+class AbstractLabeller(abc.ABC):
+    """Takes queries and gives back answered ones, now or later, in any order."""
+
+    @abc.abstractmethod
+    def submit(self, first: Segments, second: Segments) -> None:
+        """Asks which of ``first[q]`` and ``second[q]`` is better, for every q."""
+
+    @abc.abstractmethod
+    def collect(self) -> list[Answered]:
+        """What was answered since the last call; each query is given back once."""
+
+
+class ScriptedLabeller(AbstractLabeller):
+    """Answers every query at once, by a scripted teacher."""
+
+    def __init__(self, teacher: AbstractTeacher, key: Key):
+        self._teacher, self._key = teacher, key
+        self._answered: list[Answered] = []
+
+    def submit(self, first: Segments, second: Segments) -> None:
+        """Answers these queries from the true rewards."""
+        self._key, key = jax.random.split(self._key)
+        answers = self._teacher(key, first.reward, second.reward)
+        self._answered.append((first, second, answers))
+
+    def collect(self) -> list[Answered]:
+        """All that was submitted since the last call."""
+        answered, self._answered = self._answered, []
+        return answered
+
+
+class FolderLabeller(AbstractLabeller):
+    """Asks through a folder: two clips and a line of JSON per query, one file per answer.
+
+    ::
+
+        queries.jsonl       {"query": "000000", "first": "000000-first.gif", "second": ...}
+        000000-first.gif    the two clips to look at
+        000000-second.gif
+        000000.npz          the segments themselves, without their true reward
+        answers/000000.json {"answer": "first"}: or "second", "equal", "skip"
+
+    Answers may come in any order and at any time, from several people and after a restart: a
+    labeller opened on the same folder goes on where the last one stopped. An answered query is
+    given back once and noted in ``collected.txt``; its true reward is unknown and comes as NaN.
+    Only observations are shown, so score, lives and the end of an episode stay hidden unless the
+    observation shows them.
+
+    Args:
+        directory: the folder, made if it is not there.
+        to_rgb: one observation -> an image, uint8 ``[height, width, 3]``.
+        enlarge: how many pixels of the clip an image's pixel becomes.
+        frame_time: of the clips, in seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        to_rgb: Callable[[np.ndarray], np.ndarray],
+        *,
+        enlarge: int = 16,
+        frame_time: float = 0.1,
+    ):
+        self._directory, self._to_rgb = Path(directory), to_rgb
+        self._enlarge, self._frame_time = enlarge, frame_time
+        self._answers.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def waiting(self) -> list[str]:
+        """The queries whose answers have not been collected, oldest first."""
+        done = set(self._lines("collected.txt"))
+        return [query for query in self._queries() if query not in done]
+
+    def submit(self, first: Segments, second: Segments) -> None:
+        """Writes the clips and the query of each pair; a line in ``queries.jsonl`` comes last."""
+        known = self._queries()
+        for pair in range(first.count):
+            query = f"{len(known) + pair:06d}"
+            entry: dict[str, Any] = {"query": query}
+            arrays = {}
+            for name, segments in (("first", first), ("second", second)):
+                entry[name] = f"{query}-{name}.gif"
+                frames = np.asarray(segments.observation[pair])
+                self._write_clip(self._directory / entry[name], frames)
+                for part in ("observation", "action", "log_prob"):
+                    arrays[f"{name}_{part}"] = np.asarray(getattr(segments, part)[pair])
+            with replacing(self._directory / f"{query}.npz") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+            lines = [*self._lines("queries.jsonl"), json.dumps(entry)]
+            write_text(self._directory / "queries.jsonl", "\n".join(lines) + "\n")
+
+    def collect(self) -> list[Answered]:
+        """The queries answered since the last call; ``ValueError`` names a malformed answer."""
+        answered = [
+            (query, _read_answer(path))
+            for query in self.waiting
+            if (path := self._answers / f"{query}.json").exists()
+        ]
+        if not answered:
+            return []
+        first, second = zip(*(self._read_pair(query) for query, _ in answered), strict=True)
+        numbers = jnp.asarray([numbers for _, numbers in answered])
+        joined = lambda parts: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        done = [*self._lines("collected.txt"), *(query for query, _ in answered)]
+        write_text(self._directory / "collected.txt", "\n".join(done) + "\n")
+        return [(joined(first), joined(second), Answers(numbers[:, 0], numbers[:, 1]))]
+
+    @property
+    def _answers(self):
+        return self._directory / "answers"
+
+    def _queries(self):
+        path = self._directory / "queries.jsonl"
+        try:
+            return [json.loads(line)["query"] for line in self._lines(path.name)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds a line that is no query.") from error
+
+    def _lines(self, name):
+        path = self._directory / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def _write_clip(self, path, frames):
+        from PIL import Image  # only people need clips
+
+        size = np.ones((self._enlarge, self._enlarge, 1), np.uint8)
+        images = [Image.fromarray(np.kron(self._to_rgb(frame), size)) for frame in frames]
+        clip = io.BytesIO()
+        time = round(1000 * self._frame_time)
+        images[0].save(clip, "GIF", save_all=True, append_images=images[1:], duration=time, loop=0)
+        with replacing(path) as file:
+            file.write(clip.getvalue())
+
+    def _read_pair(self, query):
+        path = self._directory / f"{query}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: jnp.asarray(file[name]) for name in file.files}
+            return [_unrewarded(arrays, name) for name in ("first", "second")]
+        except Exception as error:
+            raise ValueError(f"{path} is damaged: the segments of the query are lost.") from error
+
+
+def _unrewarded(arrays, name):
+    """One segment. People answer from what they see: its reward is unknown, NaN."""
+    observation, action, log_prob = (
+        arrays[f"{name}_{part}"][None] for part in ("observation", "action", "log_prob")
+    )
+    return Segments(observation, action, log_prob, jnp.full_like(log_prob, jnp.nan))
+
+
+def _read_answer(path):
+    content = read_json(path)
+    choice = content.get("answer") if isinstance(content, dict) else None
+    if not isinstance(choice, str) or choice not in _CHOICES:
+        raise ValueError(
+            f'{path} holds no answer: write {{"answer": "first"}}, or "second", "equal" or "skip".'
+        )
+    return _CHOICES[choice]
