@@ -115,7 +115,12 @@ class AbstractLearner(eqx.Module):
 
     @abc.abstractmethod
     def update(
-        self, agent: Agent, rollout: Rollout, reward: Float[Array, "T N"], key: Key, extra: ExtraLoss
+        self,
+        agent: Agent,
+        rollout: Rollout,
+        reward: Float[Array, "T N"],
+        key: Key,
+        extra: ExtraLoss,
     ) -> tuple[Agent, dict[str, Scalar]]:
         """The agent after one rollout.
 

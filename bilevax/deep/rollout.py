@@ -64,9 +64,7 @@ class Actors(eqx.Module):
 def start_actors(env: AbstractEnvironment, key: Key, count: int) -> Actors:
     """``count`` environments, each at the start of an episode."""
     state, observation = jax.vmap(env.reset)(jax.random.split(key, count))
-    return Actors(
-        state, observation, jnp.zeros(count, jnp.float32), jnp.zeros(count, jnp.int32)
-    )
+    return Actors(state, observation, jnp.zeros(count, jnp.float32), jnp.zeros(count, jnp.int32))
 
 
 def collect(

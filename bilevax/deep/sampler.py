@@ -5,7 +5,8 @@ that live outside JAX. The algorithms see no difference.
 """
 
 import abc
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -92,6 +93,10 @@ class AbstractSampler(eqx.Module):
         """The number of environments."""
 
     @abc.abstractmethod
+    def with_count(self, count: int) -> "AbstractSampler":
+        """The same with another number of environments."""
+
+    @abc.abstractmethod
     def start(self, key: Key) -> PyTree:
         """Environments at the start of their first episodes."""
 
@@ -132,6 +137,9 @@ class CompiledSampler(AbstractSampler):
     def count(self):
         return self.envs
 
+    def with_count(self, count):
+        return CompiledSampler(self.env, count, self.steps)
+
     @eqx.filter_jit
     def start(self, key):
         return start_actors(self.env, key, self.envs)
@@ -158,21 +166,25 @@ class HostSampler(AbstractSampler):
     """Environments outside JAX, stepped by a loop in Python; acting and learning are compiled.
 
     Attributes:
-        env: the vector of environments.
+        make: ``make(count)`` gives a vector of that many environments.
+        envs: how many are stepped at once.
         steps: the length T of each rollout.
-        seed: of the environments' first episodes.
     """
 
-    env: Any = eqx.field(static=True)
+    make: Callable[[int], HostEnvironment] = eqx.field(static=True)
+    envs: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
 
     @property
     def spec(self):
-        return self.env.spec
+        return self.make(self.envs).spec
 
     @property
     def count(self):
-        return self.env.num_envs
+        return self.envs
+
+    def with_count(self, count):
+        return HostSampler(self.make, count, self.steps)
 
     def start(self, key):
         return start_host_actors(self.env, key)

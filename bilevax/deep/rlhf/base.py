@@ -129,9 +129,7 @@ def first_state(
     )
 
 
-def first_learner(
-    setup: Setup, sampler: AbstractSampler, key: Key
-) -> tuple[Learner, Summary]:
+def first_learner(setup: Setup, sampler: AbstractSampler, key: Key) -> tuple[Learner, Summary]:
     """A random policy that has walked one window without learning."""
     network_key, start_key, walk_key = jax.random.split(key, 3)
     network = actor_critic(network_key, sampler.spec, setup.width, setup.depth)

@@ -84,7 +84,12 @@ class PBRL(AbstractAlgorithm):
         assert state.tracker is not None
         penalty = _penalty(state, frame_key, self.frames)
         reward, metrics = self.setup.reward_learner.fit(
-            state.reward, state.buffer, fit_key, steps=steps, batch=self.setup.batch, penalty=penalty
+            state.reward,
+            state.buffer,
+            fit_key,
+            steps=steps,
+            batch=self.setup.batch,
+            penalty=penalty,
         )
         state = eqx.tree_at(lambda s: s.reward, state, reward)
         return eqx.tree_at(lambda s: s.normalizer, state, renewed_normalizer(state)), metrics
