@@ -1,6 +1,7 @@
 """DRLHF: deep RL from human feedback by alternation (Christiano et al. 2017)."""
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from ..sampler import NoExtra
 from .base import AbstractAlgorithm, Learner, PredictedRate, first_state, renewed_normalizer

@@ -1,6 +1,7 @@
 """RL on the true reward: the ceiling that learning from preferences is measured against."""
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from ..sampler import NoExtra, TrueRate
 from .base import AbstractAlgorithm, Learner, first_state
