@@ -153,31 +153,39 @@ class PolicyDifference(eqx.Module):
 class PreferenceScore(AbstractExtra):
     """(1/weight) times a function of the policy whose gradient estimates grad_y f.
 
-    The mean over fresh pairs of (loss - mean loss) times the log-probability of their actions.
+    At the policy that drew the pairs its gradient is the mean over pairs of (loss - mean loss)
+    times the score of their actions. The policy moves on while the pairs stay, so each action
+    counts with its probability ratio pi / pi_old, in the form of Schulman et al. (2017): the
+    gradient ends once an action is ``ratio_range`` more, or less, likely than when it was drawn.
 
     Attributes:
         pairs: drawn from the policy at the start of the round.
         surplus: each pair's loss minus their mean, 0 where there is no answer.
         weight: the penalty weight.
         count: pairs drawn for each estimate.
+        ratio_range: how far an action's probability may move.
     """
 
     pairs: Pairs
     surplus: Float[Array, " Q"]
     weight: Scalar
     count: int = eqx.field(static=True)
+    ratio_range: float = eqx.field(static=True, default=0.2)
 
     def __call__(self, network: ActorCritic, key):
         rows = jax.random.randint(key, (self.count,), 0, self.surplus.shape[0])
-        pairs = self.pairs.take(rows)
+        pairs, surplus = self.pairs.take(rows), self.surplus[rows, None]
 
-        def log_prob(segments):
+        def surrogate(segments):
             log_probs, _ = network(segments.observation)
-            chosen = jnp.take_along_axis(log_probs, segments.action[..., None], -1)
-            return jnp.sum(chosen, axis=(1, 2))
+            chosen = jnp.take_along_axis(log_probs, segments.action[..., None], -1)[..., 0]
+            ratio = jnp.exp(chosen - segments.log_prob)
+            near = jnp.clip(ratio, 1 - self.ratio_range, 1 + self.ratio_range)
+            # f is to fall: the larger of both is its pessimistic estimate.
+            return jnp.sum(jnp.maximum(ratio * surplus, near * surplus), axis=1)
 
-        score = log_prob(pairs.first) + log_prob(pairs.second)
-        return jnp.mean(self.surplus[rows] * score) / self.weight
+        total = surrogate(pairs.first) + surrogate(pairs.second)
+        return jnp.mean(total) / self.weight
 
 
 @eqx.filter_jit
