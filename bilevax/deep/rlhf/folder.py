@@ -27,7 +27,8 @@ from ..._types import PyTree
 from ...io import checkpoint
 from ...io.files import replacing, to_json, write_json, write_text
 from ...io.run_folder import CONFIG, HISTORY, RESULT, check_new_folder
-from .base import AbstractAlgorithm, RLHFState
+from .base import AbstractAlgorithm, RLHFState, cut
+from .outcome import RLHFRun
 
 SEGMENTS = "segments.npz"
 
@@ -131,6 +132,28 @@ def save_networks(folder: Path, seed: int, state: RLHFState, about: dict[str, st
     networks = {"policy": state.policy.agent.network, "reward": state.reward.model}
     for kind, network in networks.items():
         save_network(folder / f"{kind}-seed{seed}.safetensors", network, about)
+
+
+def save_segments(folder: Path, algorithm: AbstractAlgorithm, run: RLHFRun) -> None:
+    """Writes predicted and true returns of 256 segments of each seed's final policy, ``[K, 256]``.
+
+    Predictions are in the normalised reward that the policy learned from.
+    """
+    if not algorithm.asks:
+        return
+    with jax.enable_x64(False):
+        pairs = [_segment_returns(algorithm.setup, one.state) for one in run.seeds]
+    predicted, true = (np.stack(part) for part in zip(*jax.device_get(pairs), strict=True))
+    with replacing(folder / SEGMENTS) as file:
+        seeds = np.asarray([one.seed for one in run.seeds])
+        np.savez(file, allow_pickle=False, seed=seeds, predicted=predicted, true=true)
+
+
+@eqx.filter_jit
+def _segment_returns(setup, state):
+    segments, _ = cut(setup, state.policy.window, state.key, 256)
+    rate = state.normalizer.apply(state.reward.model(segments.observation, segments.action))
+    return jnp.sum(rate, axis=1), jnp.sum(segments.reward, axis=1)
 
 
 def save_network(path: Path, network: PyTree, about: dict[str, str]) -> None:

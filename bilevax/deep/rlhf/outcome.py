@@ -39,6 +39,12 @@ class SeedRun:
         """The mean true return of the final evaluation; NaN where the seed was stopped."""
         return float(np.mean(self.returns)) if self.returns.size else math.nan
 
+    @property
+    def standard_error(self) -> float:
+        """Of ``true_return``, over the episodes of the evaluation; NaN for fewer than two."""
+        count = self.returns.size
+        return float(np.std(self.returns, ddof=1)) / count**0.5 if count > 1 else math.nan
+
 
 @dataclass(frozen=True)
 class RLHFRun:
@@ -113,3 +119,28 @@ def median_interval(
         if 1 - 2 * wider < level or 2 * (j + 1) > n:
             return float(known[j - 1]), float(known[n - j])
         j, below = j + 1, wider
+
+
+def to_fields(run: RLHFRun) -> dict[str, Any]:
+    """The outcome as ``result.json`` holds it: medians, their intervals, and every seed."""
+    return dict(
+        true_return=run.true_return,
+        interval=run.interval,
+        labels=int(median([one.labels for one in run.seeds])),
+        steps=int(median([one.steps for one in run.seeds])),
+        reward_accuracy=run.reward_accuracy,
+        wall_seconds=round(run.wall_seconds, 3),
+        faults=run.faults,
+        seeds=[
+            dict(
+                seed=one.seed,
+                true_return=one.true_return,
+                standard_error=one.standard_error,
+                reward_accuracy=one.reward_accuracy,
+                steps=one.steps,
+                labels=one.labels,
+                fault=one.fault,
+            )
+            for one in run.seeds
+        ],
+    )

@@ -19,9 +19,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..._driver import default_workers
-from ...io.run_folder import HISTORY, history_line
+from ...io.files import write_json
+from ...io.run_folder import HISTORY, RESULT, history_line
 from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..sampler import HostSampler
@@ -37,10 +39,11 @@ from .folder import (
     open_folder,
     rewrite_history,
     save_networks,
+    save_segments,
     save_state,
     sync,
 )
-from .outcome import RLHFRun, SeedRun
+from .outcome import RLHFRun, SeedRun, to_fields
 from .round import one_round
 
 
@@ -158,7 +161,7 @@ class _Session:
     def _start(self, resume):
         """First states, or those of the checkpoints; the history up to there."""
         for seed in self.seeds:
-            state = self.algorithm.init(jax.random.key(seed))
+            state = _strong(self.algorithm.init(jax.random.key(seed)))
             if self.folder is not None:
                 self.marks[seed] = fingerprint(self.algorithm, self.answers, seed, state)
                 path = checkpoint_path(self.folder, seed)
@@ -298,11 +301,21 @@ class _Session:
     def end(self):
         history = tuple(sorted(self.history, key=lambda line: (line["seed"], line["round"])))
         results = tuple(self.results[seed] for seed in self.seeds)
+        run = RLHFRun(results, history, time.perf_counter() - self.began)
         if self.folder is not None:
+            save_segments(self.folder, self.algorithm, run)
+            write_json(self.folder / RESULT, to_fields(run))
             for one in results:
                 if not one.fault:
                     checkpoint_path(self.folder, one.seed).unlink()
-        return RLHFRun(results, history, time.perf_counter() - self.began)
+        return run
+
+
+def _strong(state):
+    """The state without weak types, which would have every program compiled a second time."""
+    is_key = lambda z: jnp.issubdtype(z.dtype, jax.dtypes.prng_key)
+    one = lambda z: z if not isinstance(z, jax.Array) or is_key(z) else lax.convert_element_type(z, z.dtype)
+    return jax.tree.map(one, state)
 
 
 def _with_known(algorithm, state, known):
