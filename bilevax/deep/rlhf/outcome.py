@@ -1,0 +1,146 @@
+"""What a run over several seeds gives back, and what may be said of all seeds together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..._types import Float
+from .base import RLHFState
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """How one seed ended.
+
+    Attributes:
+        seed: which one.
+        state: the last good state; ``state.policy.agent.network`` is the scored policy.
+        returns: the true return of the final evaluation's episodes; none where it was stopped.
+        reward_accuracy: the share of held-out answers that the reward model gets right; NaN
+            without a reward model, or without a held-out pair.
+        steps: environment steps, over every policy trained.
+        labels: pairs labelled.
+        fault: why the seed was stopped before its end; empty where it was not.
+    """
+
+    seed: int
+    state: RLHFState
+    returns: Float[np.ndarray, " E"]
+    reward_accuracy: float
+    steps: int
+    labels: int
+    fault: str
+
+    @property
+    def true_return(self) -> float:
+        """The mean true return of the final evaluation; NaN where the seed was stopped."""
+        return float(np.mean(self.returns)) if self.returns.size else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Of ``true_return``, over the episodes of the evaluation; NaN for fewer than two."""
+        count = self.returns.size
+        return float(np.std(self.returns, ddof=1)) / count**0.5 if count > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class RLHFRun:
+    """What ``run_rlhf`` gives back.
+
+    Attributes:
+        seeds: one entry per seed.
+        history: a line per round and seed, seed by seed: seed, round, steps, labels, true_return
+            (the mean over episodes that ended in the round; NaN if none did), episodes,
+            predicted_reward (the learned reward per step as the policy sees it), reward_accuracy
+            (on held-out pairs), reward_loss, correlation (of predicted and true returns of
+            segments), penalty, penalty_weight, entropy, equal_share (of this round's answers),
+            seconds.
+        wall_seconds: all in all, earlier sessions of a resumed run counted in.
+    """
+
+    seeds: tuple[SeedRun, ...]
+    history: tuple[dict[str, Any], ...]
+    wall_seconds: float
+
+    @property
+    def true_returns(self) -> Float[np.ndarray, " K"]:
+        """Every seed's final true return."""
+        return np.asarray([one.true_return for one in self.seeds])
+
+    @property
+    def true_return(self) -> float:
+        """The median over seeds of the final true return; NaN if every seed was stopped."""
+        return median(self.true_returns)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """An interval for that median, see ``median_interval``."""
+        return median_interval(self.true_returns)
+
+    @property
+    def reward_accuracy(self) -> float:
+        """The median over seeds of the final held-out accuracy; NaN if there is none."""
+        return median([one.reward_accuracy for one in self.seeds])
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """One sentence for every seed that was stopped."""
+        return tuple(one.fault for one in self.seeds if one.fault)
+
+
+def median(values: Sequence[float] | np.ndarray) -> float:
+    """The median of the values that are numbers; NaN if none is."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if known.size else math.nan
+
+
+def median_interval(
+    values: Sequence[float] | np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
+    """The confidence interval of a median from order statistics, free of any distribution.
+
+    The j-th smallest to the j-th largest of n values holds the median with probability
+    1 - 2 P(B < j), B binomial (n, 1/2); j is the largest with at least ``level``. Fewer than 6
+    values give no 95%: it is then the smallest to the largest (for 5 values 93.75%), and NaN for
+    fewer than 2. Values that are NaN are left out.
+    """
+    known = np.sort(np.asarray(values, float))
+    known = known[~np.isnan(known)]
+    n = known.size
+    if n < 2:
+        return math.nan, math.nan
+    j, below = 1, 0.5**n  # P(B < 1)
+    while True:
+        wider = below + math.comb(n, j) * 0.5**n  # P(B < j + 1)
+        if 1 - 2 * wider < level or 2 * (j + 1) > n:
+            return float(known[j - 1]), float(known[n - j])
+        j, below = j + 1, wider
+
+
+def to_fields(run: RLHFRun) -> dict[str, Any]:
+    """The outcome as ``result.json`` holds it: medians, their intervals, and every seed."""
+    return dict(
+        true_return=run.true_return,
+        interval=run.interval,
+        labels=int(median([one.labels for one in run.seeds])),
+        steps=int(median([one.steps for one in run.seeds])),
+        reward_accuracy=run.reward_accuracy,
+        wall_seconds=round(run.wall_seconds, 3),
+        faults=run.faults,
+        seeds=[
+            dict(
+                seed=one.seed,
+                true_return=one.true_return,
+                standard_error=one.standard_error,
+                reward_accuracy=one.reward_accuracy,
+                steps=one.steps,
+                labels=one.labels,
+                fault=one.fault,
+            )
+            for one in run.seeds
+        ],
+    )

@@ -1,0 +1,124 @@
+"""One round of a run: ask -> fit -> improve, and the line of history that it leaves."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..._types import Key
+from ..buffer import Pairs
+from ..labeller import AbstractLabeller
+from ..reward_model import FitMetrics
+from ..sampler import Summary
+from ..segments import Segments
+from ..teacher import AbstractTeacher, Answers
+from .base import AbstractAlgorithm, RLHFState, add_labels, agreement, choose, padded
+from .setup import Setup
+
+
+def one_round(
+    algorithm: AbstractAlgorithm, state: RLHFState, teacher: AbstractTeacher | AbstractLabeller
+) -> tuple[RLHFState, dict[str, Any], str]:
+    """The state after the next round, its numbers, and what went wrong (nothing: empty).
+
+    All that is random follows from the state's key and round, so that a round is the same whether
+    or not the run was interrupted before it. With a fault the state is the one before the round.
+    """
+    number = int(state.round)
+    keys = jax.random.split(jax.random.fold_in(state.key, state.round), 6)
+    metrics, before, seen = None, state, jnp.asarray(jnp.nan)
+    if algorithm.asks:
+        setup = algorithm.setup
+        state = _ask(setup, state, teacher, keys[:3], setup.asked[number])
+        steps = setup.first_fit_steps if number == 0 else setup.fit_steps
+        state, metrics = algorithm.fit(state, keys[3], steps)
+        if not bool(metrics.finite):
+            return before, {}, metrics.fault()
+        seen = agreement(setup, state, keys[5])
+    state, summary = algorithm.improve(state, keys[4])
+    state = eqx.tree_at(lambda s: s.round, state, state.round + 1)
+    line = _line(algorithm, state, summary, metrics, seen) | {"round": number}
+    for name in ("entropy", "predicted_reward"):
+        if not math.isfinite(line[name]) and not (name == "predicted_reward" and metrics is None):
+            return before, {}, f"the policy's {name.replace('_', ' ')} became NaN or infinite"
+    return state, line, ""
+
+
+def _ask(setup: Setup, state, teacher, keys: Key, count: int) -> RLHFState:
+    """The state with this round's answers."""
+    if isinstance(teacher, AbstractLabeller):
+        if count:
+            first, second = choose(setup, state, keys[0])
+            teacher.submit(first.take(slice(0, count)), second.take(slice(0, count)))
+        for pairs in _batches(teacher.collect(), setup.most_asked):
+            state = add_labels(state, pairs, jax.random.fold_in(keys[2], state.labels))
+        return state
+    if not count:
+        return state
+    first, second = choose(setup, state, keys[0])
+    return add_labels(state, _answered(teacher, keys[1], first, second, count), keys[2])
+
+
+@eqx.filter_jit
+def _scripted(teacher, key, first, second, count):
+    answers = teacher(key, first.reward, second.reward)
+    asked = jnp.arange(answers.weight.shape[0]) < count
+    return Pairs(first, second, Answers(answers.second, jnp.where(asked, answers.weight, 0)))
+
+
+def _answered(
+    teacher: AbstractTeacher, key: Key, first: Segments, second: Segments, count: int
+) -> Pairs:
+    """The first ``count`` pairs with answers, the rest with weight 0: one shape for all rounds."""
+    return _scripted(teacher, key, first, second, jnp.asarray(count))
+
+
+def _batches(answered, most: int):
+    """Answers that came in, in rows of one shape."""
+    for first, second, answers in answered:
+        for start in range(0, answers.second.shape[0], most):
+            rows = slice(start, start + most)
+            part = Answers(answers.second[rows], answers.weight[rows])
+            yield padded(first.take(rows), second.take(rows), part, most)
+
+
+def _line(
+    algorithm: AbstractAlgorithm,
+    state: RLHFState,
+    summary: Summary,
+    metrics: FitMetrics | None,
+    seen,
+) -> dict[str, Any]:
+    numbers = dict(
+        steps=state.steps,
+        labels=state.labels,
+        episodes=summary.episodes,
+        total=summary.episode_return,
+        predicted_reward=summary.learned_reward,
+        entropy=summary.entropy,
+        correlation=seen,
+        penalty_weight=state.weight,
+    )
+    nothing = math.nan
+    if metrics is not None:
+        answers = state.fresh.answers
+        given = jnp.sum(answers.weight > 0)
+        equal = jnp.sum((answers.weight > 0) & (answers.second == 0.5))
+        numbers |= dict(
+            reward_accuracy=metrics.held_out_accuracy,
+            reward_loss=metrics.loss,
+            penalty=metrics.penalty,
+            equal_share=jnp.where(given > 0, equal / jnp.maximum(given, 1), jnp.nan),
+        )
+    values = jax.tree.map(lambda leaf: leaf.item(), jax.device_get(numbers))
+    episodes, total = values["episodes"], values.pop("total")
+    values["true_return"] = total / episodes if episodes else nothing
+    for name in ("reward_accuracy", "reward_loss", "penalty", "equal_share"):
+        values.setdefault(name, nothing)
+    if metrics is None:
+        values["predicted_reward"] = nothing
+    if math.isnan(values["penalty_weight"]):
+        values["penalty"] = nothing
+    return values
