@@ -6,6 +6,7 @@ in Python steps. ``rollout.py`` turns both into the same ``Rollout``.
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -112,6 +113,43 @@ class HostStep(NamedTuple):
     fake: np.ndarray
 
 
+class HostVectors:
+    """Vectors of host environments, each made when first used and kept for every later run.
+
+    Attributes:
+        place: where each vector stands: the seed that it was last reset with and the steps since.
+            Absent before a reset, and while steps are being taken.
+    """
+
+    def __init__(self, make: Callable[[int], HostEnvironment]):
+        self._make = make
+        self._made: dict[tuple[int, str], HostEnvironment] = {}
+        self.place: dict[tuple[int, str], np.ndarray] = {}
+
+    @classmethod
+    def of(cls, make: "Callable[[int], HostEnvironment] | HostVectors") -> "HostVectors":
+        """The vectors that ``make(count)`` gives; or these, if they are there already."""
+        return make if isinstance(make, HostVectors) else cls(make)
+
+    def get(self, count: int, part: str) -> HostEnvironment:
+        """The vector of ``count`` environments for this part of a split."""
+        if (count, part) not in self._made:
+            self._made[count, part] = self._make(count)
+        return self._made[count, part]
+
+    @property
+    def spec(self) -> Spec | None:
+        """What every vector has in common, once there is one."""
+        return next((env.spec for env in self._made.values()), None)
+
+    def close(self) -> None:
+        """Closes every vector."""
+        for env in self._made.values():
+            env.close()
+        self._made.clear()
+        self.place.clear()
+
+
 # Colours that stay apart for people with colour-blind eyes (Okabe and Ito 2008).
 _COLOURS = np.array(
     [
@@ -142,4 +180,17 @@ def channels_to_rgb(observation: np.ndarray, scale: int = 12) -> np.ndarray:
         picture = np.zeros((*observation.shape[:2], 3), np.uint8)
         for channel in range(observation.shape[2]):
             picture[observation[..., channel] > 0] = _COLOURS[channel % len(_COLOURS)]
+    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def frame_to_rgb(observation: np.ndarray, scale: int = 3) -> np.ndarray:
+    """Pixels ``[height, width]`` or ``[height, width, channels]`` of uint8, enlarged.
+
+    Three channels are colours; of any other number, frames in a row, the last is shown in grey.
+    """
+    picture = np.asarray(observation)
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.shape[2] != 3:
+        picture = np.repeat(picture[..., -1:], 3, axis=2)
     return picture.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._types import Array, Bool, Float, Int, Key, PyTree
+from .._types import Array, Bool, Float, Int, Key, PyTree, Shaped
 from .environment import AbstractEnvironment, HostEnvironment
 from .policy import ActorCritic
 
@@ -33,7 +33,7 @@ class Rollout(eqx.Module):
         finished_return, finished_length: of the episode that ended with this step, else NaN and 0.
     """
 
-    observation: Array
+    observation: Shaped[Array | np.ndarray, "T N *obs"]
     action: Int[Array, "T N"]
     log_prob: Float[Array, "T N"]
     value: Float[Array, "T N"]
@@ -130,18 +130,26 @@ class HostActors(eqx.Module):
     Attributes:
         observation: of each environment.
         total, length: reward and steps of the episode so far, ``[N]``.
+        place: the seed of the last reset and the steps since, which tell where the environments
+            must stand for these to be theirs.
     """
 
-    observation: Any
-    total: Any
-    length: Any
+    observation: np.ndarray
+    total: np.ndarray
+    length: np.ndarray
+    place: np.ndarray
 
 
 def start_host_actors(env: HostEnvironment, key: Key) -> HostActors:
     """Every environment at the start of an episode, seeded by the key."""
-    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    seed = int(jax.random.randint(key, (), 0, 2**30))
     count = env.num_envs
-    return HostActors(env.reset(seed), np.zeros(count, np.float32), np.zeros(count, np.int32))
+    return HostActors(
+        observation=env.reset(seed),
+        total=np.zeros(count, np.float32),
+        length=np.zeros(count, np.int32),
+        place=np.array([seed, 0]),
+    )
 
 
 def collect_on_host(
@@ -179,10 +187,13 @@ def collect_on_host(
             result.observation,
             np.where(done, 0, total).astype(np.float32),
             np.where(done, 0, length).astype(np.int32),
+            actors.place + np.array([0, 1]),
         )
     stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
-    last_value = np.asarray(_values(policy, actors.observation))
-    return actors, Rollout(**stacked, last_value=last_value)
+    observation = stacked.pop("observation")
+    small = {name: jnp.asarray(value) for name, value in stacked.items()}
+    last_value = _values(policy, actors.observation)
+    return actors, Rollout(observation=observation, **small, last_value=last_value)
 
 
 @eqx.filter_jit

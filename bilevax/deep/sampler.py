@@ -5,7 +5,6 @@ that live outside JAX. The algorithms see no difference.
 """
 
 import abc
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,7 +15,7 @@ from jax import lax
 
 from .._types import Array, Float, Int, Key, PyTree, Scalar
 from .actor_critic import AbstractLearner, Agent
-from .environment import AbstractEnvironment, HostEnvironment, Spec
+from .environment import AbstractEnvironment, HostVectors, Spec
 from .policy import ActorCritic
 from .rollout import Rollout, collect, collect_on_host, start_actors, start_host_actors
 
@@ -93,12 +92,20 @@ class AbstractSampler(eqx.Module):
         """The number of environments."""
 
     @abc.abstractmethod
-    def with_count(self, count: int) -> "AbstractSampler":
-        """The same with another number of environments."""
+    def split(self, count: int) -> tuple["AbstractSampler", "AbstractSampler"]:
+        """Two that share no environment: ``count`` of them, and the rest."""
 
     @abc.abstractmethod
     def start(self, key: Key) -> PyTree:
         """Environments at the start of their first episodes."""
+
+    @abc.abstractmethod
+    def resume(self, actors: PyTree, key: Key) -> PyTree:
+        """Actors to go on from after a checkpoint was read.
+
+        Functional environments go on where they stood. Those on the host cannot be saved: they
+        start new episodes, so that a resumed run differs from an uninterrupted one.
+        """
 
     @abc.abstractmethod
     def improve(
@@ -137,12 +144,16 @@ class CompiledSampler(AbstractSampler):
     def count(self):
         return self.envs
 
-    def with_count(self, count):
-        return CompiledSampler(self.env, count, self.steps)
+    def split(self, count):
+        part = lambda count: CompiledSampler(self.env, count, self.steps)
+        return part(count), part(self.envs - count)
 
     @eqx.filter_jit
     def start(self, key):
         return start_actors(self.env, key, self.envs)
+
+    def resume(self, actors, key):
+        return actors
 
     @eqx.filter_jit
     def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
@@ -165,43 +176,63 @@ class CompiledSampler(AbstractSampler):
 class HostSampler(AbstractSampler):
     """Environments outside JAX, stepped by a loop in Python; acting and learning are compiled.
 
+    A vector is made once and shared by everything that acts in it, one at a time: ``start`` resets
+    it, and ``improve`` refuses actors whose environments have moved on without them.
+
     Attributes:
         make: ``make(count)`` gives a vector of that many environments.
         envs: how many are stepped at once.
         steps: the length T of each rollout.
+        part: which part of a split this is.
     """
 
-    make: Callable[[int], HostEnvironment] = eqx.field(static=True)
+    make: HostVectors = eqx.field(static=True, converter=HostVectors.of)
     envs: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+    part: str = eqx.field(static=True, default="")
 
     @property
     def spec(self):
-        return self.make(self.envs).spec
+        return self.make.spec or self.make.get(self.envs, self.part).spec
 
     @property
     def count(self):
         return self.envs
 
-    def with_count(self, count):
-        return HostSampler(self.make, count, self.steps)
+    def split(self, count):
+        part = lambda count, name: HostSampler(self.make, count, self.steps, self.part + name)
+        return part(count, "a"), part(self.envs - count, "b")
 
     def start(self, key):
-        return start_host_actors(self.env, key)
+        actors = start_host_actors(self.make.get(self.envs, self.part), key)
+        self.make.place[self.envs, self.part] = actors.place
+        return actors
+
+    def resume(self, actors, key):
+        return self.start(key)
 
     def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
+        at = (self.envs, self.part)
+        env = self.make.get(*at)
+        if not np.array_equal(self.make.place.get(at, ()), actors.place):
+            raise ValueError(
+                f"HostSampler: the environments of {self.spec.name} are not where these actors "
+                "left them (another run restarted them, a round was interrupted, or a checkpoint "
+                "was read); go on with resume(actors, key)."
+            )
+        del self.make.place[at]
         rollouts, summaries = [], []
         for i, k in enumerate(jax.random.split(key, iterations)):
             act, learn = jax.random.split(k)
-            actors, rollout = collect_on_host(self.env, agent.network, actors, act, self.steps)
+            actors, rollout = collect_on_host(env, agent.network, actors, act, self.steps)
             agent, summary = _improve_compiled(learner, agent, rollout, rate, extra, learn)
             summaries.append(summary)
             if i >= iterations - window:
                 rollouts.append(rollout)
-        stack = lambda *leaves: jnp.stack(leaves)
+        self.make.place[at] = actors.place
         # Observations stay on the host: a window of frames is large.
         rollout = joined(jax.tree.map(lambda *leaves: np.stack(leaves), *rollouts))
-        late = jax.tree.map(stack, *summaries)
+        late = jax.tree.map(lambda *leaves: jnp.stack(leaves), *summaries)
         return Round(agent, actors, rollout, _total(late))
 
 

@@ -67,13 +67,17 @@ class PBRL(AbstractAlgorithm):
             )
 
     @property
-    def _tracking(self):
+    def _split(self):
         sampler = self.setup.sampler
-        return sampler.with_count(max(1, round(self.tracker_share * sampler.count)))
+        return sampler.split(max(1, round(self.tracker_share * sampler.count)))
+
+    @property
+    def _tracking(self):
+        return self._split[0]
 
     @property
     def _acting(self):
-        return self.setup.sampler.with_count(self.setup.sampler.count - self._tracking.count)
+        return self._split[1]
 
     def init(self, key):
         weight = self.penalty_weight.init()
