@@ -1,0 +1,1 @@
+"""Sampled and neural bilevel RL: rollouts, actor-critics, preferences, RLHF."""
