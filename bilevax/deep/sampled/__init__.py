@@ -13,6 +13,7 @@ from ._estimates import returns as returns
 from ._estimates import value_samples as value_samples
 from ._estimator import Sampled as Sampled
 from ._estimator import Tables as Tables
+from ._learner import Learned as Learned
 from ._learner import learn as learn
 from ._learner import transitions as transitions
 from ._rollout import Rollout as Rollout
@@ -23,3 +24,4 @@ from ._simulator import AbstractSimulator as AbstractSimulator
 from ._simulator import GameSimulator as GameSimulator
 from ._simulator import ModelSimulator as ModelSimulator
 from ._simulator import Replay as Replay
+from ._simulator import as_simulator as as_simulator

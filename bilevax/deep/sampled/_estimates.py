@@ -10,6 +10,13 @@ whatever the table, and V(s_0) + D_0 of V^pi(s_0): in expectation the sum telesc
 left of it, V - Q at the later states, is their regulariser. The better the table, the smaller D;
 exact, it keeps only what chance adds in each step. A table must not have seen the episodes it
 serves. At zero the estimates are the plain ones.
+
+Episodes of several policies serve each of them. With w_k the probability of the actions up to a_k
+under the policy asked for, over its mean for the policies that played (the balance heuristic of
+Veach and Guibas 1995), D_t is the sum of w_k delta_k. These weights are at most the number of
+policies. Of two policies that are epsilon apart they differ by about epsilon: so does the estimate
+of a difference of two returns, noise and all, which a penalty multiplies by a weight of the order
+1/epsilon.
 """
 
 import equinox as eqx
@@ -47,6 +54,7 @@ class Returns(eqx.Module):
     Attributes:
         rollout, policy, table: as given.
         values: V of the table, ``[S]``.
+        before, weight: w of the actions before a step, and with the step's own; 0 in padding.
         residual: D_t, 0 in padding.
         player: whose return.
     """
@@ -55,6 +63,8 @@ class Returns(eqx.Module):
     policy: Float[Array, "S A"]
     table: Float[Array, "S A"]
     values: Float[Array, " S"]
+    before: Float[Array, "T M"]
+    weight: Float[Array, "T M"]
     residual: Float[Array, "T M"]
     player: Player
 
@@ -62,23 +72,26 @@ class Returns(eqx.Module):
 def returns(
     dynamics: AbstractDynamics,
     rollout: Rollout,
-    policy: Float[Array, "S A"],
     player: Player,
     table: Float[Array, "S A"] | None = None,
+    *,
+    policy: int = 0,
     trace: float = 1.0,
 ) -> Returns:
-    """D_t = delta_t + trace D_{t+1} within each episode of the rollout.
+    """D_t = w_t delta_t + trace D_{t+1} within each episode, for one of the rollout's policies.
 
     With ``trace`` 1 every estimate is unbiased. Less, as in generalised advantage estimation
     (Schulman et al. 2016), leans on the table: lower variance, and a bias that vanishes as the
     table becomes exact.
     """
-    table = jnp.zeros_like(policy) if table is None else table
-    values = jnp.sum(policy * table, axis=-1) - player.cost(dynamics, policy)
+    pi = rollout.policies[policy]
+    table = jnp.zeros_like(pi) if table is None else table
+    values = jnp.sum(pi * table, axis=-1) - player.cost(dynamics, pi)
+    before, weight = _weights(rollout, policy)
     replay = dynamics.replay(rollout.state, rollout.action, rollout.outcome)
     after = jnp.where(rollout.ended, 0, values[rollout.next_state])
     delta = player.reward(replay) + dynamics.discount * after - table[rollout.state, rollout.action]
-    delta = jnp.where(rollout.active, delta, 0)
+    delta = jnp.where(rollout.active, weight * delta, 0)
 
     def back(later, step):
         delta, over = step
@@ -86,15 +99,36 @@ def returns(
         return now, now
 
     _, residual = lax.scan(back, jnp.zeros_like(delta[0]), (delta, rollout.over), reverse=True)
-    return Returns(rollout, policy, table, values, residual, player)
+    return Returns(rollout, pi, table, values, before, weight, residual, player)
+
+
+def _weights(rollout, policy):
+    """w before each step's action and with it, ``[T, M]``."""
+    count = rollout.policies.shape[0]
+    if count == 1:
+        weight = rollout.active.astype(rollout.policies.dtype)
+        return weight, weight
+    # [T, M, G]: an impossible action has logarithm minus infinity, which the sum keeps.
+    chance = jnp.moveaxis(rollout.policies, 0, -1)[rollout.state, rollout.action]
+    logs = jnp.log(jnp.where(rollout.active[..., None], chance, 1))
+
+    def along(total, step):
+        logs, first = step
+        total = jnp.where(first[:, None], 0, total)
+        return total + logs, (total, total + logs)
+
+    _, sums = lax.scan(along, jnp.zeros_like(logs[0]), (logs, rollout.first))
+    share = lambda total: count * jax.nn.softmax(total, axis=-1)[..., policy]
+    return tuple(jnp.where(rollout.active, share(total), 0) for total in sums)
 
 
 def value_samples(dynamics: AbstractDynamics, found: Returns) -> Float[Array, " M"]:
-    """Estimates of V(rho), one per stream, independent of each other."""
-    first = found.rollout.first
-    value = jnp.where(first, found.values[found.rollout.state] + found.residual, 0)
-    per_stream = found.rollout.episodes // first.shape[-1]
-    return dynamics.mass * jnp.sum(value, axis=0) / per_stream
+    """Independent estimates of V(rho), each from one stream of every policy that played."""
+    rollout = found.rollout
+    value = jnp.where(rollout.first, found.values[rollout.state] + found.residual, 0)
+    streams, count = value.shape[-1], rollout.policies.shape[0]
+    each = dynamics.mass * jnp.sum(value, axis=0) * streams / rollout.episodes
+    return jnp.mean(each.reshape(count, -1), axis=0)
 
 
 def policy_gradient(dynamics: AbstractDynamics, found: Returns) -> Float[Array, "S A"]:
@@ -104,9 +138,10 @@ def policy_gradient(dynamics: AbstractDynamics, found: Returns) -> Float[Array, 
     tau h'(pi(a|s))) in expectation (spec (M8)).
     """
     rollout, policy = found.rollout, found.policy
-    visits = _count(policy[:, 0], rollout.state, rollout.active)
+    visits = jnp.zeros_like(policy[:, 0]).at[rollout.state].add(found.before)
     chosen = policy[rollout.state, rollout.action]
-    ratio = found.residual / jnp.where(rollout.active, chosen, 1)
+    # Where the other policy alone plays an action, w and D are 0.
+    ratio = found.residual / jnp.where(rollout.active & (chosen > 0), chosen, 1)
     corrected = jnp.zeros_like(policy).at[rollout.state, rollout.action].add(ratio)
     slope = jax.grad(lambda p: jnp.sum(found.player.cost(dynamics, p)))(policy)
     total = visits[:, None] * (found.table - slope) + corrected
@@ -131,7 +166,8 @@ def return_surrogate(dynamics: AbstractDynamics, found: Returns) -> Scalar:
     """A function of x (through the dynamics) whose derivative is ``gradient_in_x``."""
     rollout = found.rollout
     replay = dynamics.replay(rollout.state, rollout.action, rollout.outcome)
-    steps = found.player.reward(replay) + lax.stop_gradient(found.residual) * replay.chance
+    weight, residual = lax.stop_gradient((found.weight, found.residual))
+    steps = weight * found.player.reward(replay) + residual * replay.chance
     mass = lax.stop_gradient(dynamics.mass)
     path = mass * jnp.sum(jnp.where(rollout.active, steps, 0)) / rollout.episodes
     # A constant that did not see these episodes: unbiased with the mass's own derivative added.
@@ -139,7 +175,3 @@ def return_surrogate(dynamics: AbstractDynamics, found: Returns) -> Scalar:
     value = lax.stop_gradient(found.values[rollout.state] + found.residual) - baseline
     starts = mass * jnp.sum(jnp.where(rollout.first, value * replay.start, 0)) / rollout.episodes
     return path + starts + baseline * dynamics.mass
-
-
-def _count(like, index, active):
-    return jnp.zeros_like(like).at[index].add(active.astype(like.dtype))

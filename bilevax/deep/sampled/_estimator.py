@@ -29,7 +29,7 @@ from ._estimates import (
     returns,
     value_samples,
 )
-from ._learner import learn, transitions
+from ._learner import Learned, learn, transitions
 from ._rollout import Rollout, buffer_length, rollout
 from ._simulator import AbstractDynamics, AbstractSimulator, as_simulator
 
@@ -39,15 +39,13 @@ class Tables(eqx.Module):
 
     Attributes:
         best: Q of the best response; its greedy policy is the tracked response.
-        own: the follower's Q under its current policy.
-        upper: the leader's Q under the same.
+        upper: the leader's Q under the follower's current policy.
         steps: environment steps taken so far.
         cut: the largest share of streams that the buffer's end cut off; 0 unless it is too short.
     """
 
-    best: Float[Array, "S A"]
-    own: Float[Array, "S A"]
-    upper: Float[Array, "S A"]
+    best: Learned
+    upper: Learned
     steps: Int[Array, ""]
     cut: Scalar
 
@@ -57,10 +55,10 @@ class Sampled(AbstractEstimator):
 
     Give it to ``solve`` in place of a problem, with a solver that takes gradients as they come:
     ``PBRL(update=SoftmaxLogits(...))``. The best response is tracked by soft Q-learning from the
-    same episodes, so the solver's oracle is not used. Every gradient of spec (M8) is unbiased given
-    the tracked response (``trace`` 1): see ``returns``. Both policies' episodes share their random
-    numbers, since the penalty is a small difference of two returns and is multiplied by a large
-    weight.
+    same episodes, so the solver's oracle is not used. Given that response every gradient of spec
+    (M8) is unbiased (``trace`` 1): see ``returns``. Half of the episodes follow the policy, half
+    the tracked response, and both halves serve both returns: their difference, which a
+    large weight multiplies, then is as little noisy as the policies differ little.
 
     ``upper_value`` comes back as an interval, ``gap`` as one whose lower end is the tracked
     response's gain and whose upper end bounds V* itself (``optimality_bound``); F(x) is not known
@@ -69,27 +67,30 @@ class Sampled(AbstractEstimator):
     Arguments:
         problem: an ``AbstractSimulator``, a ``StackelbergGame`` (both players' actions are drawn),
             or a problem whose lower level is one ``MDP`` and that has ``upper_reward(x)``.
-        streams: episodes side by side.
+        streams: episodes side by side, an even number.
         episodes: one after the other in each stream, per batch.
         max_steps: length of a stream's buffer; by default such that one in a million is longer.
         trace: in [0, 1]; 1 is unbiased, less leans on the learned tables (see ``returns``).
-        window: how many earlier visits of a pair weigh as much as those of a batch do.
-        sweeps: of learning, per batch.
+        window: the most earlier visits of a pair that learning remembers.
+        decay: in [0, 1], of the learning rate in the visits of a pair (see ``learn``): 1 where
+            states mix within a few steps, .7 where a reward is far away.
+        sweeps: of learning, per batch; few where states mix, more where a reward is far away.
         explore: share of uniform actions in the episodes that the tracked response learns from.
         certificate_batches: batches of episodes for the certificate.
         confidence: of each interval.
     """
 
     simulator: AbstractSimulator
-    streams: int
-    episodes: int
-    max_steps: int
+    streams: int = eqx.field(static=True)
+    episodes: int = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
     trace: float
     window: float
-    sweeps: int
+    decay: float
+    sweeps: int = eqx.field(static=True)
     explore: float
-    certificate_batches: int
-    confidence: float
+    certificate_batches: int = eqx.field(static=True)
+    confidence: float = eqx.field(static=True)
     temperature: Scalar | None
 
     def __init__(
@@ -100,8 +101,9 @@ class Sampled(AbstractEstimator):
         episodes: int = 8,
         max_steps: int | None = None,
         trace: float = 1.0,
-        window: float = 100.0,
-        sweeps: int = 10,
+        window: float = 5000.0,
+        decay: float = 0.8,
+        sweeps: int = 3,
         explore: float = 0.2,
         certificate_batches: int = 64,
         confidence: float = 0.99,
@@ -115,7 +117,11 @@ class Sampled(AbstractEstimator):
         ):
             if value < least:
                 raise ValueError(f"Sampled: {name} is {value}; give at least {least}.")
-        for name, value in (("trace", trace), ("explore", explore)):
+        if streams % 2:
+            raise ValueError(
+                f"Sampled: streams is {streams}; two policies share them: give an even number."
+            )
+        for name, value in (("trace", trace), ("decay", decay), ("explore", explore)):
             if not 0 <= value <= 1:
                 raise ValueError(f"Sampled: {name} is {value}; it must lie in [0, 1].")
         if not 0 < confidence < 1:
@@ -124,7 +130,7 @@ class Sampled(AbstractEstimator):
             raise ValueError(f"Sampled: window is {window}; give at least 0.")
         self.streams, self.episodes = streams, episodes
         self.max_steps = _length(problem, episodes) if max_steps is None else max_steps
-        self.trace, self.window, self.sweeps = trace, float(window), sweeps
+        self.trace, self.window, self.decay, self.sweeps = trace, float(window), decay, sweeps
         self.explore, self.certificate_batches = explore, certificate_batches
         self.confidence, self.temperature = confidence, None
 
@@ -132,13 +138,14 @@ class Sampled(AbstractEstimator):
         dynamics = self._dynamics(x)
         actions = dynamics.shape[-1]
         zero = jnp.zeros((_states(dynamics), actions), dynamics.tau.dtype)
-        tables = Tables(zero, zero, zero, jnp.asarray(0), jnp.zeros_like(dynamics.tau))
+        none = Learned(zero, zero)
+        tables = Tables(none, none, jnp.asarray(0), jnp.zeros_like(dynamics.tau))
         return _uniform(dynamics).reshape(dynamics.shape), tables
 
     def respond(self, oracle, x, policy, memory, key, *, single_loop=False):
         dynamics = self._dynamics(x)
-        seen = self._rollout(dynamics, self._exploring(dynamics, memory), key)
-        return self._count(self._improve(dynamics, memory, seen), seen)
+        seen = self._rollout(dynamics, self._exploring(dynamics, memory)[None], key)
+        return self._learn(dynamics, memory, None, seen)
 
     def interactive(self, x):
         return False
@@ -146,36 +153,32 @@ class Sampled(AbstractEstimator):
     def penalised_gradient(self, penalty, x, policy, weight, memory, key):
         _check_penalty(penalty)
         dynamics = self._dynamics(x)
-        flat, best = _flat(policy), self.response(dynamics, memory)
-        own_seen = self._rollout(dynamics, flat, key)
-        best_seen = self._rollout(dynamics, best, key)
-        upper = self._returns(dynamics, own_seen, flat, LEADER, memory.upper)
-        own = self._returns(dynamics, own_seen, flat, FOLLOWER, memory.own)
-        # Where both policies agree so do their returns, to the last bit if their tables do.
-        hat = self._returns(dynamics, best_seen, best, FOLLOWER, memory.best)
+        policies = jnp.stack([_flat(policy), self.response(dynamics, memory)])
+        seen = self._rollout(dynamics, policies, key)
+        upper = self._returns(dynamics, seen, LEADER, memory.upper)
+        # One table for both returns: what they share then cancels in their difference.
+        own = self._returns(dynamics, seen, FOLLOWER, memory.best)
+        best = self._returns(dynamics, seen, FOLLOWER, memory.best, policy=1)
         in_x = jax.tree.map(
             lambda f, high, low: -f + weight * (high - low),
-            *(self._in_x(x, found) for found in (upper, hat, own)),
+            *(gradient_in_x(self.simulator, x, found) for found in (upper, best, own)),
         )
         in_policy = -policy_gradient(dynamics, upper) - weight * policy_gradient(dynamics, own)
-        gap = jnp.mean(value_samples(dynamics, hat)) - jnp.mean(value_samples(dynamics, own))
+        gap = jnp.mean(value_samples(dynamics, best) - value_samples(dynamics, own))
         terms = self._terms(dynamics, upper, gap)
         # Only now may the tables learn from these episodes.
-        memory = self._improve(dynamics, memory, best_seen, own_seen)
-        memory = self._evaluate(dynamics, memory, flat, own_seen)
-        memory = self._count(memory, own_seen, best_seen)
+        memory = self._learn(dynamics, memory, policies[0], seen)
         return terms, (in_x, in_policy.reshape(policy.shape)), memory
 
     def independent_gradient(self, x, policy, memory, key):
         dynamics, flat = self._dynamics(x), _flat(policy)
-        seen = self._rollout(dynamics, flat, key)
-        upper = self._returns(dynamics, seen, flat, LEADER, memory.upper)
-        own = self._returns(dynamics, seen, flat, FOLLOWER, memory.own)
-        in_x = jax.tree.map(jnp.negative, self._in_x(x, upper))
+        seen = self._rollout(dynamics, flat[None], key)
+        upper = self._returns(dynamics, seen, LEADER, memory.upper)
+        own = self._returns(dynamics, seen, FOLLOWER, memory.best)
+        in_x = jax.tree.map(jnp.negative, gradient_in_x(self.simulator, x, upper))
         in_policy = -policy_gradient(dynamics, own).reshape(policy.shape)
         terms = self._terms(dynamics, upper, jnp.full_like(dynamics.tau, jnp.nan))
-        memory = self._count(self._evaluate(dynamics, memory, flat, seen), seen)
-        return terms, (in_x, in_policy), memory
+        return terms, (in_x, in_policy), self._learn(dynamics, memory, flat, seen)
 
     def hypergradient(self, oracle, x, memory, key):
         _refuse("the hypergradient of f(x, pi*_x)")
@@ -186,29 +189,28 @@ class Sampled(AbstractEstimator):
     def certify(self, x, policy, memory=None, key=None):
         if memory is None or key is None:
             raise ValueError("Sampled: certify draws episodes; give it the memory and a key.")
-        dynamics, flat = self._dynamics(x), _flat(policy)
-        best, values = self.response(dynamics, memory), self._best_values(dynamics, memory.best)
-        exploring = self._exploring(dynamics, memory)
+        dynamics = self._dynamics(x)
+        best, values = self.response(dynamics, memory), self._best_values(dynamics, memory)
+        policies = jnp.stack([_flat(policy), best])
+        exploring = self._exploring(dynamics, memory)[None]
         center = jnp.mean(jnp.stack(target_range(dynamics, values)))
 
         def batch(total, key):
             paired, alone = jax.random.split(key)
-            own_seen = self._rollout(dynamics, flat, paired)
-            own = self._returns(dynamics, own_seen, flat, FOLLOWER, memory.own)
-            upper = self._returns(dynamics, own_seen, flat, LEADER, memory.upper)
-            hat_seen = self._rollout(dynamics, best, paired)
-            hat = self._returns(dynamics, hat_seen, best, FOLLOWER, memory.best)
-            own_value = value_samples(dynamics, own)
-            # With no residual a value sample is that of the table, from the same starts.
+            seen = self._rollout(dynamics, policies, paired)
+            # No trace below 1: an interval must not lean on a table.
+            upper = returns(dynamics, seen, LEADER, memory.upper.table)
+            own = returns(dynamics, seen, FOLLOWER, memory.best.table)
+            hat = returns(dynamics, seen, FOLLOWER, memory.best.table, policy=1)
+            # Without residual a value sample is that of the table, from the same starts.
             table = eqx.tree_at(lambda r: r.residual, hat, jnp.zeros_like(hat.residual))
-            room = value_samples(dynamics, table) - own_value
-            gain = value_samples(dynamics, hat) - own_value
-            other = self._rollout(dynamics, exploring, alone)
-            seen = transitions(dynamics, other, FOLLOWER)
-            total = jax.tree.map(jnp.add, total, moments(dynamics, seen, values, center))
+            value = value_samples(dynamics, own)
+            gain, room = (value_samples(dynamics, high) - value for high in (hat, table))
+            other = transitions(dynamics, self._rollout(dynamics, exploring, alone), FOLLOWER)
+            total = jax.tree.map(jnp.add, total, moments(dynamics, other, values, center))
             return total, (-value_samples(dynamics, upper), gain, room)
 
-        empty = Moments(*(jnp.zeros_like(memory.best),) * 3)
+        empty = Moments(*(jnp.zeros_like(memory.best.table),) * 3)
         keys = jax.random.split(key, self.certificate_batches)
         total, samples = lax.scan(batch, empty, keys)
         upper, gain, room = (jnp.ravel(z) for z in samples)
@@ -231,7 +233,7 @@ class Sampled(AbstractEstimator):
 
     def response(self, dynamics: AbstractDynamics, memory: Tables) -> Float[Array, "S A"]:
         """The tracked best response, over all contexts' states."""
-        return dynamics.regularizer.greedy(memory.best, dynamics.tau, dynamics.available)
+        return dynamics.regularizer.greedy(memory.best.table, dynamics.tau, dynamics.available)
 
     def _dynamics(self, x) -> AbstractDynamics:
         dynamics = self.simulator.at(x)
@@ -239,21 +241,18 @@ class Sampled(AbstractEstimator):
             return dynamics
         return eqx.tree_at(lambda d: d.tau, dynamics, self.temperature * dynamics.tau)
 
-    def _rollout(self, dynamics, policy, key) -> Rollout:
+    def _rollout(self, dynamics, policies, key) -> Rollout:
         return rollout(
             dynamics,
-            policy,
+            policies,
             key,
             streams=self.streams,
             episodes=self.episodes,
             max_steps=self.max_steps,
         )
 
-    def _returns(self, dynamics, seen, policy, player: Player, table) -> Returns:
-        return returns(dynamics, seen, policy, player, table, self.trace)
-
-    def _in_x(self, x, found):
-        return gradient_in_x(self.simulator, x, found)
+    def _returns(self, dynamics, seen, player: Player, learned: Learned, policy=0) -> Returns:
+        return returns(dynamics, seen, player, learned.table, policy=policy, trace=self.trace)
 
     def _terms(self, dynamics, upper, gap):
         value = -jnp.mean(value_samples(dynamics, upper))
@@ -264,35 +263,26 @@ class Sampled(AbstractEstimator):
         greedy = self.response(dynamics, memory)
         return (1 - self.explore) * greedy + self.explore * _uniform(dynamics)
 
-    def _best_values(self, dynamics, table):
-        return dynamics.regularizer.conjugate(table, dynamics.tau, dynamics.available)
+    def _best_values(self, dynamics, memory):
+        return dynamics.regularizer.conjugate(memory.best.table, dynamics.tau, dynamics.available)
 
-    def _improve(self, dynamics, memory, *seen):
-        values = lambda table: self._best_values(dynamics, table)
-        best = self._learn(dynamics, memory.best, values, FOLLOWER, *seen)
-        return eqx.tree_at(lambda m: m.best, memory, best)
-
-    def _evaluate(self, dynamics, memory, policy, seen):
-        def under(player):
-            cost = player.cost(dynamics, policy)
-            return lambda table: jnp.sum(policy * table, axis=-1) - cost
-
-        own = self._learn(dynamics, memory.own, under(FOLLOWER), FOLLOWER, seen)
-        upper = self._learn(dynamics, memory.upper, under(LEADER), LEADER, seen)
-        return eqx.tree_at(lambda m: (m.own, m.upper), memory, (own, upper))
-
-    def _learn(self, dynamics, table, values, player, *seen):
-        parts = [transitions(dynamics, one, player) for one in seen]
-        joined = jax.tree.map(lambda *z: jnp.concatenate(z), *parts)
-        return learn(
-            table, joined, values, dynamics.discount, window=self.window, sweeps=self.sweeps
+    def _learn(self, dynamics, memory, policy, seen) -> Tables:
+        """The tables renewed: ``best`` from any episodes, ``upper`` where a policy is given."""
+        learn_from = lambda learned, player, values: learn(
+            learned,
+            transitions(dynamics, seen, player),
+            values,
+            dynamics.discount,
+            window=self.window,
+            decay=self.decay,
+            sweeps=self.sweeps,
         )
-
-    @staticmethod
-    def _count(memory, *seen):
-        steps = memory.steps + sum(one.steps for one in seen)
-        cut = jnp.max(jnp.stack([memory.cut, *(one.cut for one in seen)]))
-        return eqx.tree_at(lambda m: (m.steps, m.cut), memory, (steps, cut))
+        soft = lambda q: dynamics.regularizer.conjugate(q, dynamics.tau, dynamics.available)
+        best, upper = learn_from(memory.best, FOLLOWER, soft), memory.upper
+        if policy is not None:
+            upper = learn_from(upper, LEADER, lambda q: jnp.sum(policy * q, axis=-1))
+        steps, cut = memory.steps + seen.steps, jnp.maximum(memory.cut, seen.cut)
+        return Tables(best, upper, steps, cut)
 
 
 def _flat(policy: PyTree) -> Any:

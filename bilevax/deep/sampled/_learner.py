@@ -26,6 +26,13 @@ class Transitions(eqx.Module):
     active: Float[Array, " L"]
 
 
+class Learned(eqx.Module):
+    """A table of action values, and how many visits of each pair it remembers."""
+
+    table: Float[Array, "S A"]
+    visits: Float[Array, "S A"]
+
+
 def transitions(dynamics: AbstractDynamics, rollout: Rollout, player: Player) -> Transitions:
     """The steps of a rollout, with the player's reward."""
     reward = player.reward(dynamics.replay(rollout.state, rollout.action, rollout.outcome))
@@ -35,30 +42,41 @@ def transitions(dynamics: AbstractDynamics, rollout: Rollout, player: Player) ->
 
 
 def learn(
-    table: Float[Array, "S A"],
+    learned: Learned,
     seen: Transitions,
     values: Callable[[Float[Array, "S A"]], Float[Array, " S"]],
     discount: Array,
     *,
     window: float,
+    decay: float,
     sweeps: int,
-) -> Float[Array, "S A"]:
-    """The table after ``sweeps`` steps Q <- Q + n/(n + window) (mean of r + discount V(s') - Q).
+) -> Learned:
+    """The table after ``sweeps`` steps Q <- Q + rate (mean of r + discount V(s') - Q).
 
-    n is how often a pair occurs in the batch: ``window`` visits' worth of the past is kept. With V
-    = <pi, Q> - tau h it is expected SARSA, with V = max over pi of that, soft Q-learning; neither
-    asks which policy chose the actions.
+    The rate is (n/(n + N))^decay, with n how often a pair occurs in the batch and N how often
+    before, counted up to ``window``: it falls at first, and then follows x. A decay of 1 averages
+    most, but forgets the first values only as fast as values mix; see ``Sampled``. With V = <pi, Q>
+    - tau h it is expected SARSA, with V = max over pi of that, soft Q-learning; neither asks which
+    policy chose the actions.
     """
+    table = learned.table
     at = seen.state, seen.action
     total = lambda z: jnp.zeros_like(table).at[at].add(seen.active * z)
     visits = total(jnp.ones_like(seen.reward))
     # A pair that was not seen keeps its value.
-    rate = visits / (visits + window)
     count = jnp.maximum(visits, 1)
+    rate = (visits / (count + learned.visits)) ** decay
     reward, weight = total(seen.reward), discount * seen.alive
+    # Raising Q by a constant c lowers the errors by c times this.
+    loss = 1 - total(weight) / count
+    leak = jnp.sum(visits * loss)
 
     def sweep(_, table):
         target = (reward + total(weight * values(table)[seen.next_state])) / count
-        return table + rate * (target - table)
+        error = target - table
+        # The level of V is what discounted backups learn last: it is set by the mean error.
+        level = jnp.sum(visits * error) / jnp.where(leak > 0, leak, 1)
+        return table + level + rate * (error - level * loss)
 
-    return lax.fori_loop(0, sweeps, sweep, table)
+    table = lax.fori_loop(0, sweeps, sweep, table)
+    return Learned(table, jnp.minimum(learned.visits + visits, window))

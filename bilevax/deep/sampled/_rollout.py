@@ -18,6 +18,7 @@ class Rollout(eqx.Module):
         over: whether the episode is over after this step: ended, or stopped by the discount.
         first: whether an episode begins here.
         active: whether the step was taken; all else is padding.
+        policies: the G policies, ``[G, S, A]``; each played M/G streams next to each other.
         episodes: asked for in all, M K.
         cut: the share of the streams whose last episode was cut off at T.
     """
@@ -30,6 +31,7 @@ class Rollout(eqx.Module):
     over: Bool[Array, "T M"]
     first: Bool[Array, "T M"]
     active: Bool[Array, "T M"]
+    policies: Float[Array, "G S A"]
     episodes: int = eqx.field(static=True)
     cut: Scalar
 
@@ -64,26 +66,26 @@ def buffer_length(discount: float, episodes: int, tolerance: float = 1e-6) -> in
 
 def rollout(
     dynamics: AbstractDynamics,
-    policy: Float[Array, "S A"],
+    policies: Float[Array, "G S A"],
     key: Key,
     *,
     streams: int,
     episodes: int,
     max_steps: int,
 ) -> Rollout:
-    """``streams * episodes`` episodes from rho under the policy, stopped geometrically.
+    """``streams * episodes`` episodes from rho, stopped geometrically; each policy plays its share.
 
     After every step an episode goes on with probability ``discount``, and a visit then counts one:
     E sum over the steps of g = E sum_t discount^t g_t, unbiased without any truncation in time. (A
     sum weighted by discount^t up to a horizon H misses discount^H of it, and spends most of its
     steps on small weights.) Only the buffer's end at ``max_steps`` can cut an episode: see
-    ``buffer_length``; ``cut`` reports it. Equal keys give coupled rollouts: policies that differ
-    little see mostly equal episodes.
+    ``buffer_length``; ``cut`` reports it.
     """
-    cumulative = jnp.cumsum(policy, axis=-1)
+    cumulative = jnp.cumsum(policies, axis=-1)
+    player = jnp.arange(streams) // (streams // policies.shape[0])
 
     def act(state, key):
-        rows = cumulative[state]
+        rows = cumulative[player, state]
         mark = jax.random.uniform(key, state.shape, rows.dtype)[:, None] * rows[:, -1:]
         return jnp.sum(rows <= mark, axis=-1)
 
@@ -96,7 +98,7 @@ def rollout(
         keys = jax.random.split(jax.random.fold_in(for_steps, t), 4)
         action = act(state, keys[0])
         outcome, after, ended = dynamics.step(state, action, keys[1])
-        stopped = jax.random.uniform(keys[2], state.shape, policy.dtype) >= dynamics.discount
+        stopped = jax.random.uniform(keys[2], state.shape, policies.dtype) >= dynamics.discount
         over, active = ended | stopped, left > 0
         seen = (state, action, outcome, after, ended, over, first & active, active)
         record = jax.tree.map(
@@ -115,5 +117,5 @@ def rollout(
     record = (row, row, chance, row, flag, flag, flag, flag)
     carry = (jnp.asarray(0), state, jnp.full(streams, episodes), begin, record)
     _, _, left, _, record = lax.while_loop(cond, body, carry)
-    cut = jnp.mean((left > 0).astype(policy.dtype))
-    return Rollout(*record, episodes=streams * episodes, cut=cut)
+    cut = jnp.mean((left > 0).astype(policies.dtype))
+    return Rollout(*record, policies, episodes=streams * episodes, cut=cut)
