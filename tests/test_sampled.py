@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.stats import chi2
 
@@ -15,6 +16,7 @@ from bilevax.deep import sampled as sm
 S, L, A = 3, 2, 2
 DISCOUNT = 0.8
 RESAMPLES = 200
+OPTIMUM = 12.5212  # the leader's return that exact hypergradient descent finds
 
 
 def random_game(*, sees_action=False, tau=0.2):
@@ -141,7 +143,9 @@ def exact_terms(problem, x, policy, player):
     return value(x, policy), in_x, in_logits(flat(policy), flat(in_policy))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "sequential" else n for n in PROBLEMS]
+)
 def test_every_estimate_is_unbiased_whatever_the_table_and_whoever_played(name):
     problem, x, own, other = setting(name)
     policies = jnp.stack([flat(own), flat(other)])
@@ -201,3 +205,118 @@ def test_a_short_trace_is_unbiased_just_where_the_table_is_exact():
     for samples, player, fits in zip(found, (sm.FOLLOWER, sm.LEADER), (True, False), strict=True):
         in_x = exact_terms(problem, x, own, player)[1]
         assert (misfit(samples[1], in_x) > 0.01) == fits
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """A tiny game, its estimator, and two runs of PBRL from the same seed."""
+    game, steps = random_game(), 250
+    estimator = sm.Sampled(game, streams=32, certificate_batches=100)
+    rate = optax.cosine_decay_schedule(0.1, steps)
+    solver = bx.PBRL(
+        penalty_weight=bx.Homotopy(3.0, 30.0, 150), update=bx.SoftmaxLogits(optax.adam(rate))
+    )
+    run = lambda key: bx.solve(
+        estimator, solver, jnp.zeros((S, L)), key=key, max_steps=steps, gap_tol=1.0
+    )
+    return game, estimator, solver, run(jax.random.key(0)), run(jax.random.key(0))
+
+
+def test_pbrl_from_samples_alone_ends_near_the_exact_optimum(solved):
+    game, _, _, solution, _ = solved
+    certify = eqx.filter_jit(bx.Exact(game).certify)
+    truth = certify(solution.x, solution.policy)
+    start = certify(jnp.zeros((S, L)), solution.policy)
+    # From -9.00 down to the optimum, but for a penalty of finite weight and noise.
+    gained = start.upper_at_best_response - truth.upper_at_best_response
+    assert gained > 0.98 * (start.upper_at_best_response + OPTIMUM)
+    assert truth.gap.absolute < 0.01
+    assert solution.result == bx.RESULTS.successful
+    assert solution.state.memory.cut == 0
+
+
+def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
+    game, _, _, solution, _ = solved
+    truth = eqx.filter_jit(bx.Exact(game).certify)(solution.x, solution.policy)
+    for interval, exact in (
+        (solution.upper_value, truth.upper),
+        (solution.gap, truth.gap.absolute),
+    ):
+        assert isinstance(interval, bx.Interval)
+        assert interval.lower <= exact <= interval.upper
+        with pytest.raises(TypeError):
+            float(interval)
+    assert solution.upper_value.upper - solution.upper_value.lower < 0.1
+    # What samples do not know is absent.
+    assert solution.best_response_value is None and solution.relative_gap is None
+
+
+def test_the_same_seed_gives_the_same_bits_and_every_step_a_fresh_key(solved):
+    _, estimator, _, first, second = solved
+    np.testing.assert_array_equal(first.x, second.x)
+    np.testing.assert_array_equal(first.policy, second.policy)
+    # Twice the same x and policy, but other episodes: plain SGD of rate 0 sees other values.
+    still = bx.IndependentGradient(update=bx.SoftmaxLogits(optax.sgd(0.0)))
+    state = still.init(estimator, first.x, None, jax.random.key(1))
+    step = eqx.filter_jit(still.step)
+    state = step(estimator, state)
+    assert state.progress.upper_value != step(estimator, state).progress.upper_value
+
+
+@pytest.mark.slow
+def test_a_99_percent_interval_covers_what_it_should(solved):
+    game, _, _, solution, _ = solved
+    small = sm.Sampled(game, streams=32, episodes=4, certificate_batches=3)
+    uniform = game.lower(solution.x).uniform_policy()
+    truth = bx.Exact(game).certify(solution.x, uniform)
+    found = jax.jit(
+        jax.vmap(lambda k: small.certify(solution.x, uniform, solution.state.memory, k))
+    )(jax.random.split(jax.random.key(5), 100))
+    for interval, exact in ((found.upper, truth.upper), (found.gap.absolute, truth.gap.absolute)):
+        inside = (interval.lower <= exact) & (exact <= interval.upper)
+        assert jnp.mean(inside) >= 0.95  # 99 of 100 expected; 94 or fewer have chance 5e-4
+
+
+def test_every_stream_plays_its_episodes_and_none_is_cut(solved):
+    game, _, _, solution, _ = solved
+    dynamics = sm.GameSimulator(game).at(solution.x)
+    policy = solution.policy[None]
+    draw = jax.jit(sm.rollout, static_argnames=("streams", "episodes", "max_steps"))
+    seen = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=90)
+    np.testing.assert_array_equal(jnp.sum(seen.first, axis=0), 4)
+    np.testing.assert_array_equal(jnp.sum(seen.over & seen.active, axis=0), 4)
+    mean, expected = seen.steps / seen.episodes, 1 / (1 - DISCOUNT)  # nothing else ends here
+    error = np.sqrt(DISCOUNT) / (1 - DISCOUNT) / np.sqrt(seen.episodes)
+    assert seen.cut == 0 and abs(mean - expected) < 2.6 * error
+    # A buffer too short says so.
+    short = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=20)
+    assert 0.2 < short.cut < 0.8
+
+
+def test_a_stream_is_longer_than_its_buffer_with_the_stated_chance_at_most():
+    for discount, episodes in ((0.5, 1), (0.9, 8), (0.99, 4)):
+        length = sm.buffer_length(discount, episodes, tolerance=0.01)
+        lengths = np.random.default_rng(0).geometric(1 - discount, (4000, episodes)).sum(-1)
+        assert np.mean(lengths > length) <= 0.01 and length < 3 * np.mean(lengths) + 10 / (
+            1 - discount
+        )
+
+
+def test_what_has_no_sampled_meaning_says_so():
+    game, x = random_game(), jnp.zeros((S, L))
+    estimator = sm.Sampled(game, streams=4)
+    with pytest.raises(ValueError, match="hypergradient"):
+        bx.solve(estimator, bx.ImplicitGradient(), x)
+    with pytest.raises(ValueError, match="follower's learning"):
+        bx.solve(estimator, bx.MetaGradient(), x)
+    soft = bx.SoftmaxLogits(optax.sgd(0.1))
+    with pytest.raises(ValueError, match="NikaidoIsoda"):
+        bx.solve(estimator, bx.PBRL(penalty=bx.BellmanPenalty(), update=soft), x)
+    with pytest.raises(ValueError, match="gradients are sampled"):
+        bx.solve(estimator, bx.PBRL(), x)
+    with pytest.raises(ValueError, match="upper_reward"):
+        sm.Sampled(bx.BilevelProblem(game.upper, game.lower))
+    with pytest.raises(ValueError, match="even number"):
+        sm.Sampled(game, streams=3)
+    with pytest.raises(ValueError, match="give max_steps"):
+        sm.Sampled(Everything(discount=1.0))

@@ -126,8 +126,9 @@ class Alternating(AbstractUpdate):
         terms, (_, in_policy), memory = gradient(policy, memory)
         if terms.curvature is None:
             raise ValueError(
-                "Alternating: the policy's step has no curvature to divide by, because tau is 0 or "
-                "the lower level is a game of n players; give a positive tau, or use SoftmaxLogits."
+                "Alternating: the policy's step has no curvature to divide by, because tau is 0, "
+                "the lower level is a game of n players, or gradients are sampled; give a positive "
+                "tau, or use SoftmaxLogits."
             )
         step = jax.tree.map(
             lambda g, curvature: self.policy_step * curvature.divide(g), in_policy, terms.curvature

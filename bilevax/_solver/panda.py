@@ -103,9 +103,9 @@ class PANDA(AbstractSolver):
     def _move(self, terms, in_policy):
         if terms.curvature is None:
             raise ValueError(
-                "PANDA: the policies' step has no curvature to divide by, because tau is 0 or the "
-                "lower level is a game of n players; give a positive tau, or use PBRL with "
-                "SoftmaxLogits."
+                "PANDA: the policies' step has no curvature to divide by, because tau is 0, the "
+                "lower level is a game of n players, or gradients are sampled; give a positive "
+                "tau, or use PBRL with SoftmaxLogits."
             )
         # An opponent's answer (the curvature's matrix) is just what PANDA does not look at.
         return jax.tree.map(

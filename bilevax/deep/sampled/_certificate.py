@@ -7,7 +7,7 @@ an estimate of a return. From above it takes V*, which no return estimates; but 
 
 and T V is a function of the means of r + discount V(s') over next states, one per state and action.
 Each is bounded by the empirical Bernstein inequality (Maurer and Pontil 2009, theorem 4), at once
-for all pairs and all numbers of visits. A pair never seen leaves the bound infinite.
+for all pairs and all numbers of visits; of a pair never seen the best conceivable is assumed.
 """
 
 import equinox as eqx

@@ -84,11 +84,11 @@ class Sampled(AbstractEstimator):
     streams: int = eqx.field(static=True)
     episodes: int = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
-    trace: float
-    window: float
-    decay: float
+    trace: float = eqx.field(static=True)
+    window: float = eqx.field(static=True)
+    decay: float = eqx.field(static=True)
     sweeps: int = eqx.field(static=True)
-    explore: float
+    explore: float = eqx.field(static=True)
     certificate_batches: int = eqx.field(static=True)
     confidence: float = eqx.field(static=True)
     temperature: Scalar | None
