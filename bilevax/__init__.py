@@ -18,6 +18,7 @@ from ._game import ZeroSumGame as ZeroSumGame
 from ._gap import Gap as Gap
 from ._gap import best_responses as best_responses
 from ._gap import duality_gap as duality_gap
+from ._interval import Interval as Interval
 from ._mdp import MDP as MDP
 from ._mdp import Evaluation as Evaluation
 from ._mdp import evaluate as evaluate

@@ -23,6 +23,7 @@ import numpy as np
 
 from ._check import check_limits, check_problem
 from ._exact import AbstractEstimator
+from ._interval import Interval
 from ._problem import Problem
 from ._program import Program, compile_program
 from ._solution import RESULTS, Solution
@@ -182,6 +183,11 @@ def run(
         gap_tol=gap_tol,
         chunk=chunk,
     )
+    if isinstance(program.finish(program.states[0]).upper_value, Interval):
+        raise ValueError(
+            f"run: {type(estimator).__name__} certifies by intervals, of which a run keeps no "
+            "record yet; call solve for each start."
+        )
     if not any(jnp.isfinite(program.finish(state).upper_value) for state in program.states):
         value = float(program.finish(program.states[0]).upper_value)
         raise ValueError(

@@ -29,6 +29,7 @@ from ._answer import (
 from ._equilibrium import Equilibrium, newton_matrix
 from ._game import ZeroSumGame
 from ._gap import Gap, best_responses, duality_gap
+from ._interval import Interval
 from ._linear import improved, solves_densely
 from ._mdp import MDP, Evaluation, evaluate, per_context
 from ._oracle import AbstractOracle, Response, cold_start, respond, track
@@ -93,18 +94,24 @@ class Curvature(eqx.Module):
 
 
 class Certificate(eqx.Module):
-    """f(x, policy), F(x) = f(x, pi*_x), and the certified gap."""
+    """f(x, policy), F(x) = f(x, pi*_x), and the certified gap.
 
-    upper: Scalar
-    upper_at_best_response: Scalar
+    Each is exact, an interval from samples, or ``None`` where it is not known.
+    """
+
+    upper: Scalar | Interval
+    upper_at_best_response: Scalar | Interval | None
     gap: Gap
 
 
 class AbstractEstimator(eqx.Module):
-    """Values and gradients for solvers, exact or estimated."""
+    """Values and gradients for solvers, exact or estimated.
+
+    ``memory`` is the estimator's own: what one step leaves for the next. A key is for one call.
+    """
 
     @abc.abstractmethod
-    def init(self, oracle: AbstractOracle, x: PyTree, key: Key) -> tuple[PyTree, Memory]:
+    def init(self, oracle: AbstractOracle, x: PyTree, key: Key) -> tuple[PyTree, PyTree]:
         """A uniform policy of the right shape, and cold warm starts."""
 
     @abc.abstractmethod
@@ -113,11 +120,11 @@ class AbstractEstimator(eqx.Module):
         oracle: AbstractOracle,
         x: PyTree,
         policy: PyTree,
-        memory: Memory,
+        memory: PyTree,
         key: Key,
         *,
         single_loop: bool,
-    ) -> Memory:
+    ) -> PyTree:
         """The memory with the players' best responses at (x, policy)."""
 
     @abc.abstractmethod
@@ -131,35 +138,40 @@ class AbstractEstimator(eqx.Module):
         x: PyTree,
         policy: PyTree,
         weight: Scalar,
-        memory: Memory,
+        memory: PyTree,
         key: Key,
-    ) -> tuple[Terms, tuple[PyTree, PyTree], Memory]:
+    ) -> tuple[Terms, tuple[PyTree, PyTree], PyTree]:
         """The gradient of f + weight p in (x, policy) at the responses kept in ``memory``."""
 
     @abc.abstractmethod
     def independent_gradient(
-        self, x: PyTree, policy: PyTree, memory: Memory, key: Key
-    ) -> tuple[Terms, tuple[PyTree, PyTree], Memory]:
+        self, x: PyTree, policy: PyTree, memory: PyTree, key: Key
+    ) -> tuple[Terms, tuple[PyTree, PyTree], PyTree]:
         """The gradient of f in x alone and of minus each player's own return in its policy."""
 
     @abc.abstractmethod
     def hypergradient(
-        self, oracle: AbstractOracle, x: PyTree, memory: Memory, key: Key
-    ) -> tuple[Terms, PyTree, PyTree, Memory]:
+        self, oracle: AbstractOracle, x: PyTree, memory: PyTree, key: Key
+    ) -> tuple[Terms, PyTree, PyTree, PyTree]:
         """F(x) = f(x, pi*_x), its gradient, pi*_x, and the memory renewed."""
 
     @abc.abstractmethod
     def unrolled_gradient(
-        self, x: PyTree, policy: PyTree, memory: Memory, key: Key, *, steps: int, step_size: float
-    ) -> tuple[Terms, PyTree, PyTree, Memory]:
+        self, x: PyTree, policy: PyTree, memory: PyTree, key: Key, *, steps: int, step_size: float
+    ) -> tuple[Terms, PyTree, PyTree, PyTree]:
         """f(x, policy_K) after K steps of learning from ``policy``, its gradient, and policy_K.
 
         The gradient passes through the steps (``learned_policy``). The memory is renewed.
         """
 
     @abc.abstractmethod
-    def certify(self, x: PyTree, policy: PyTree) -> "Certificate":
-        """f at the policy and at the best response, and a bound on the lower level's gap."""
+    def certify(
+        self, x: PyTree, policy: PyTree, memory: PyTree = None, key: Key | None = None
+    ) -> "Certificate":
+        """f at the policy and at the best response, and a bound on the lower level's gap.
+
+        ``memory`` and ``key`` serve estimates; what is exact uses neither.
+        """
 
     @abc.abstractmethod
     def tempered(self, factor: Scalar) -> "AbstractEstimator":
@@ -261,7 +273,7 @@ class Exact(AbstractEstimator):
         terms = Terms(upper, jnp.full_like(upper, jnp.nan), jnp.asarray(True), None)
         return terms, gradient, learned, eqx.tree_at(_kept, memory, inverses)
 
-    def certify(self, x, policy):
+    def certify(self, x, policy, memory=None, key=None):
         lower = self._lower(x)
         mdps, evaluations = _evaluate(lower, policy)
         responses = best_responses(mdps)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._interval import Interval
 from ._linear import policy_system
 from ._mdp import MDP, action_values, per_context, soft_maximum
 from ._oracle import PolicyIteration, Response, cold_start, respond
@@ -30,11 +31,13 @@ class Gap(eqx.Module):
             bound was found, or where a policy is no probability vector over the available actions.
         relative: ``absolute`` over ``sum rho |U|``.
         largest: the largest U(s) - L(s) over start states (rho > 0), contexts and players.
+
+    From samples ``absolute`` is an interval, and what is not known is ``None``.
     """
 
-    absolute: Scalar
-    relative: Scalar
-    largest: Scalar
+    absolute: Scalar | Interval
+    relative: Scalar | Interval | None
+    largest: Scalar | Interval | None
 
 
 @eqx.filter_jit

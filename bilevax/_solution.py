@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ._types import Array, PyTree, Scalar
+from ._types import Array, PyTree
 
 
 class RESULTS(eqx.Enumeration):
@@ -19,6 +19,10 @@ class RESULTS(eqx.Enumeration):
         "the certified lower-level gap is above gap_tol: raise the penalty weight (or its final "
         "value), take more steps, or loosen gap_tol"
     )
+    undecided = (
+        "the samples cannot tell whether the lower-level gap is below gap_tol: certify from more "
+        "episodes, or loosen gap_tol"
+    )
     nonfinite = (
         "a value or gradient became infinite or NaN; x and policy are the last finite ones: lower "
         "the step size, or check that the lower level's value is finite at this x"
@@ -26,17 +30,19 @@ class RESULTS(eqx.Enumeration):
 
 
 class Solution(eqx.Module):
-    """An answer with its certificate.
+    """An answer with its certificate: exact, or an ``Interval`` where it comes from samples.
 
     Attributes:
         x: the upper variable.
         policy: the lower level's policy, in the tree structure of its players.
         upper_value: f(x, policy), minimised.
-        best_response_value: F(x) = f(x, pi*_x), f at the exact best response.
+        best_response_value: F(x) = f(x, pi*_x), f at the exact best response; ``None`` from
+            samples, which know no exact best response.
         gap: an upper bound on the lower level's gap at (x, policy): the return that the players
             could still gain, rho-weighted. Never from the solver's own oracle.
         relative_gap: ``gap`` over the scale of the optimal value, sum rho |V*|.
         largest_loss: the largest bound per unit of start mass, over contexts and start states.
+            This and ``relative_gap`` are ``None`` from samples.
         result: a member of ``RESULTS``; its message says what to do next.
         stats: ``steps``, ``penalty_weight``, ``penalty``, ``gradient_norm`` at the last step.
         state: the solver's state, from which ``solve(..., state=...)`` continues.
@@ -44,11 +50,11 @@ class Solution(eqx.Module):
 
     x: PyTree
     policy: PyTree
-    upper_value: Scalar
-    best_response_value: Scalar
-    gap: Scalar
-    relative_gap: Scalar
-    largest_loss: Scalar
+    upper_value: Any  # Scalar | Interval
+    best_response_value: Any  # Scalar | None
+    gap: Any  # Scalar | Interval
+    relative_gap: Any  # Scalar | None
+    largest_loss: Any  # Scalar | None
     result: RESULTS
     stats: dict[str, Array]
     state: Any

@@ -7,9 +7,10 @@ from jax import lax
 
 from ._check import check_first_value, check_limits, check_problem
 from ._exact import AbstractEstimator, Exact
+from ._interval import ends, is_known
 from ._problem import Problem
 from ._solution import RESULTS, Solution
-from ._solver.base import AbstractSolver, State
+from ._solver.base import AbstractSolver, State, step_key
 from ._types import Array, Int, Key, PyTree, concrete
 
 
@@ -33,7 +34,7 @@ def solve(
         solver: ``PBRL()``, ``ImplicitGradient()``, or any other of the package.
         x0: the start, projected onto X first.
         policy0: the lower level's first policy; uniform by default.
-        key: consumed by solvers that estimate; unused where the model is known.
+        key: consumed by estimates, a fresh part in every step; unused where the model is known.
         state: a state to continue from, in place of ``x0``, ``policy0`` and ``key``.
         max_steps: steps in all, those of ``state`` counted in.
         tol: stop where the gradient's norm falls to this; 0 runs all steps.
@@ -99,16 +100,18 @@ def finish(
 ) -> Solution:
     """The certified solution of a state."""
     x, policy = solver.answer(estimator, state)
-    certificate = estimator.certify(x, policy)
+    certificate = estimator.certify(x, policy, state.memory, step_key(state))
     gap = certificate.gap
     progress = state.progress
-    finite = ~state.failed & jnp.isfinite(certificate.upper) & ~jnp.isnan(gap.absolute)
+    lowest, highest = ends(gap.absolute)
+    finite = ~state.failed & is_known(certificate.upper) & ~jnp.isnan(highest)
     result = RESULTS.where(
         (progress.gradient_norm <= tol) | (tol <= 0),
         RESULTS.successful,
         RESULTS.max_steps_reached,
     )
-    result = RESULTS.where(gap.absolute <= gap_tol, result, RESULTS.infeasible)
+    result = RESULTS.where(highest <= gap_tol, result, RESULTS.undecided)
+    result = RESULTS.where(lowest <= gap_tol, result, RESULTS.infeasible)
     result = RESULTS.where(finite, result, RESULTS.nonfinite)
     return Solution(
         x=x,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._exact import AbstractEstimator, Memory, Terms
+from .._exact import AbstractEstimator, Terms
 from .._types import Array, Bool, Int, Key, PyTree, Scalar
 
 
@@ -40,7 +40,7 @@ class State(eqx.Module):
         update: the optimiser's state.
         memory: warm starts.
         weight: the penalty weight of the next step.
-        key: consumed by estimates.
+        key: what the keys of the next steps are split from; see ``step_key``.
         step: steps taken.
         failed: whether the last step was not finite; (x, policy) are then those before it.
         progress: about the last step taken.
@@ -49,7 +49,7 @@ class State(eqx.Module):
     x: PyTree
     policy: PyTree
     update: PyTree
-    memory: Memory
+    memory: PyTree
     weight: Scalar
     key: Key
     step: Int[Array, ""]
@@ -57,7 +57,7 @@ class State(eqx.Module):
     progress: Progress
 
 
-Gradient: TypeAlias = Callable[[PyTree, Memory], tuple[Terms, tuple[PyTree, PyTree], Memory]]
+Gradient: TypeAlias = Callable[[PyTree, PyTree], tuple[Terms, tuple[PyTree, PyTree], PyTree]]
 """The gradient in (x, policy) at the current x and a policy, with the memory renewed."""
 
 
@@ -71,7 +71,7 @@ class Moved(NamedTuple):
     policy: PyTree
     norm: Scalar
     terms: Terms
-    memory: Memory
+    memory: PyTree
     state: PyTree
 
 
@@ -89,7 +89,7 @@ class AbstractUpdate(eqx.Module):
         gradient: Gradient,
         x: PyTree,
         policy: PyTree,
-        memory: Memory,
+        memory: PyTree,
         state: PyTree,
     ) -> Moved:
         """The new x and policy."""
@@ -126,8 +126,9 @@ class Alternating(AbstractUpdate):
         terms, (_, in_policy), memory = gradient(policy, memory)
         if terms.curvature is None:
             raise ValueError(
-                "Alternating: the policy's step has no curvature to divide by, because tau is 0 or "
-                "the lower level is a game of n players; give a positive tau, or use SoftmaxLogits."
+                "Alternating: the policy's step has no curvature to divide by, because tau is 0, "
+                "the lower level is a game of n players, or gradients are sampled; give a positive "
+                "tau, or use SoftmaxLogits."
             )
         step = jax.tree.map(
             lambda g, curvature: self.policy_step * curvature.divide(g), in_policy, terms.curvature
@@ -226,7 +227,12 @@ def first_policy(uniform: PyTree, policy: PyTree | None) -> PyTree:
     return jax.tree.map(lambda even, given: jnp.asarray(given, even.dtype), uniform, policy)
 
 
-def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: Memory, weight, key) -> State:
+def step_key(state: State) -> Key:
+    """The key of the step that begins at ``state``; ``next_state`` moves on to the next one."""
+    return jax.random.split(state.key)[1]
+
+
+def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: PyTree, weight, key) -> State:
     """The state before any step, its progress unknown (NaN)."""
     dtype = jnp.result_type(*jax.tree.leaves(policy))
     unknown = jnp.asarray(jnp.nan, dtype)
@@ -244,11 +250,15 @@ def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: Memory, weigh
 
 
 def next_state(old: State, new: State) -> State:
-    """The new state, or the old one marked as failed where the new one is not finite."""
+    """The new state, or the old one marked as failed where the new one is not finite.
+
+    Its key is fresh in either case.
+    """
     # The logits of masked actions are -inf for good, so only what is meant to be finite is tested.
     values = (new.x, new.policy, new.progress.upper_value, new.progress.gradient_norm)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(z)) for z in jax.tree.leaves(values)]))
     kept = jax.tree.map(
         lambda a, b: jnp.where(finite, a, b), (new.x, new.policy), (old.x, old.policy)
     )
-    return eqx.tree_at(lambda s: (s.x, s.policy, s.failed), new, (*kept, ~finite))
+    key = jax.random.split(old.key)[0]
+    return eqx.tree_at(lambda s: (s.x, s.policy, s.failed, s.key), new, (*kept, ~finite, key))

@@ -12,6 +12,7 @@ from .base import (
     first_state,
     next_state,
     projected_gradient,
+    step_key,
 )
 
 
@@ -36,7 +37,7 @@ class ImplicitGradient(AbstractSolver):
 
     def step(self, estimator, state):
         terms, gradient, policy, memory = estimator.hypergradient(
-            self.oracle, state.x, state.memory, state.key
+            self.oracle, state.x, state.memory, step_key(state)
         )
         moves, update = self.optimizer.update(gradient, state.update, state.x)
         x = estimator.project(optax.apply_updates(state.x, moves))

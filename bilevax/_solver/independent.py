@@ -13,6 +13,7 @@ from .base import (
     first_policy,
     first_state,
     next_state,
+    step_key,
 )
 
 
@@ -35,7 +36,7 @@ class IndependentGradient(AbstractSolver):
 
     def step(self, estimator, state):
         def gradient(policy, memory):
-            return estimator.independent_gradient(state.x, policy, memory, state.key)
+            return estimator.independent_gradient(state.x, policy, memory, step_key(state))
 
         moved = self.update(estimator, gradient, state.x, state.policy, state.memory, state.update)
         terms = moved.terms

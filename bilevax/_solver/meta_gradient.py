@@ -12,6 +12,7 @@ from .base import (
     first_state,
     next_state,
     projected_gradient,
+    step_key,
 )
 
 
@@ -76,7 +77,7 @@ class MetaGradient(AbstractSolver):
             state.x,
             state.policy,
             state.memory,
-            state.key,
+            step_key(state),
             steps=self.inner_steps,
             step_size=self.step_size,
         )

@@ -16,6 +16,7 @@ from .base import (
     first_state,
     next_state,
     projected_gradient,
+    step_key,
 )
 from .weight import AbstractWeight, Homotopy, as_weight
 
@@ -61,20 +62,22 @@ class PANDA(AbstractSolver):
         return first_state(x, policy, update, memory, self.penalty_weight.init(), key)
 
     def step(self, estimator, state):
-        x, weight, key = state.x, state.weight, state.key
+        x, weight = state.x, state.weight
+        last, first = jax.random.split(step_key(state))
+        keys = jax.random.split(first, (self.inner_steps, 2))
 
-        def gradient(policy, memory):
+        def gradient(policy, memory, key):
             return estimator.penalised_gradient(self.penalty, x, policy, weight, memory, key)
 
-        def inner(_, carry):
+        def inner(k, carry):
             policy, memory = carry
-            memory = estimator.respond(self.oracle, x, policy, memory, key, single_loop=True)
-            terms, (_, in_policy), memory = gradient(policy, memory)
+            memory = estimator.respond(self.oracle, x, policy, memory, keys[k, 0], single_loop=True)
+            terms, (_, in_policy), memory = gradient(policy, memory, keys[k, 1])
             return estimator.mirror_step(x, policy, self._move(terms, in_policy)), memory
 
         carry = lax.fori_loop(0, self.inner_steps, inner, (state.policy, state.memory))
         policy, memory = carry
-        terms, (in_x, _), memory = gradient(policy, memory)
+        terms, (in_x, _), memory = gradient(policy, memory, last)
         moves, update = self.optimizer.update(in_x, state.update, x)
         norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
         step = state.step + 1
@@ -84,7 +87,7 @@ class PANDA(AbstractSolver):
             update=update,
             memory=memory,
             weight=self.penalty_weight.next(weight, step, terms.penalty),
-            key=key,
+            key=state.key,
             step=step,
             failed=state.failed,
             progress=Progress(terms.upper, terms.penalty, weight, norm, terms.converged),
@@ -100,9 +103,9 @@ class PANDA(AbstractSolver):
     def _move(self, terms, in_policy):
         if terms.curvature is None:
             raise ValueError(
-                "PANDA: the policies' step has no curvature to divide by, because tau is 0 or the "
-                "lower level is a game of n players; give a positive tau, or use PBRL with "
-                "SoftmaxLogits."
+                "PANDA: the policies' step has no curvature to divide by, because tau is 0, the "
+                "lower level is a game of n players, or gradients are sampled; give a positive "
+                "tau, or use PBRL with SoftmaxLogits."
             )
         # An opponent's answer (the curvature's matrix) is just what PANDA does not look at.
         return jax.tree.map(

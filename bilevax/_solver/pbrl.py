@@ -1,6 +1,7 @@
 """PBRL: penalty-based bilevel reinforcement learning."""
 
 import equinox as eqx
+import jax
 import optax
 
 from .._oracle import AbstractOracle, PolicyIteration
@@ -14,6 +15,7 @@ from .base import (
     first_policy,
     first_state,
     next_state,
+    step_key,
 )
 from .weight import AbstractWeight, Homotopy, as_weight
 
@@ -50,11 +52,12 @@ class PBRL(AbstractSolver):
         return first_state(x, policy, update, memory, self.penalty_weight.init(), key)
 
     def step(self, estimator, state):
-        x, weight, key = state.x, state.weight, state.key
+        x, weight = state.x, state.weight
+        for_response, for_gradient = jax.random.split(step_key(state))
 
         def respond(policy, memory):
             return estimator.respond(
-                self.oracle, x, policy, memory, key, single_loop=self.single_loop
+                self.oracle, x, policy, memory, for_response, single_loop=self.single_loop
             )
 
         memory = respond(state.policy, state.memory)
@@ -62,7 +65,9 @@ class PBRL(AbstractSolver):
         def gradient(policy, memory):
             if estimator.interactive(x) and policy is not state.policy:
                 memory = respond(policy, memory)
-            return estimator.penalised_gradient(self.penalty, x, policy, weight, memory, key)
+            return estimator.penalised_gradient(
+                self.penalty, x, policy, weight, memory, for_gradient
+            )
 
         moved = self.update(estimator, gradient, x, state.policy, memory, state.update)
         terms, step = moved.terms, state.step + 1
@@ -72,7 +77,7 @@ class PBRL(AbstractSolver):
             update=moved.state,
             memory=moved.memory,
             weight=self.penalty_weight.next(weight, step, terms.penalty),
-            key=key,
+            key=state.key,
             step=step,
             failed=state.failed,
             progress=Progress(terms.upper, terms.penalty, weight, moved.norm, terms.converged),

@@ -16,6 +16,7 @@ from .base import (
     first_state,
     next_state,
     projected_gradient,
+    step_key,
 )
 
 _SUFFICIENT = 1e-4  # Armijo's share of the decrease that the gradient promises
@@ -76,7 +77,7 @@ class QuasiNewton(AbstractSolver):
     def step(self, estimator, state):
         search = state.update
         terms, gradient, policy, memory = estimator.hypergradient(
-            self.oracle, state.x, state.memory, state.key
+            self.oracle, state.x, state.memory, step_key(state)
         )
         move = jax.tree.map(jnp.subtract, state.x, search.x)
         promised = jnp.minimum(optax.tree.vdot(search.gradient, move), 0)

@@ -1,0 +1,322 @@
+"""Sampled estimators, against the exact core and against the definition of what they estimate."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.stats import chi2
+
+import bilevax as bx
+from bilevax.deep import sampled as sm
+
+S, L, A = 3, 2, 2
+DISCOUNT = 0.8
+RESAMPLES = 200
+OPTIMUM = 12.5212  # the leader's return that exact hypergradient descent finds
+
+
+def random_game(*, sees_action=False, tau=0.2):
+    draw = np.random.default_rng(0)
+    kernel = draw.dirichlet(np.ones(S), size=(S, L, A))
+    if sees_action:  # some steps may end the episode
+        kernel *= draw.choice([1.0, 0.7], size=(S, L, A, 1))
+    make = bx.StackelbergGame.sequential if sees_action else bx.StackelbergGame.simultaneous
+    leader_reward, follower_reward = draw.normal(1.0, 1.0, size=(2, S, L, A))
+    initial = draw.exponential(size=S)  # of mass other than 1
+    return make(leader_reward, follower_reward, kernel, discount=DISCOUNT, initial=initial, tau=tau)
+
+
+class Everything(eqx.Module):
+    """Two contexts whose start, kernel and rewards all depend on x; some actions are masked."""
+
+    discount: float = DISCOUNT
+
+    def lower(self, x):
+        draw = np.random.default_rng(1)
+        logits = draw.normal(size=(2, S, A, S)) + x[:, None, None] * jnp.arange(S)
+        kernel = jax.nn.softmax(logits, axis=-1) * (1 - 0.2 * jax.nn.sigmoid(x))[:, None, None]
+        return bx.MDP(
+            jnp.sin(x)[:, None] * jnp.asarray(draw.normal(size=(2, S, A))),
+            kernel,
+            discount=self.discount,
+            initial=jnp.exp(x) * jnp.asarray([[0.5], [0.2]]),
+            tau=1.0,
+            regularizer=bx.SquaredNorm(),
+            available=jnp.asarray([[True, True], [True, False], [True, True]]),
+        )
+
+    def upper_reward(self, x):
+        return jnp.cos(x)[:, None] * jnp.asarray([1.0, -1.0])
+
+    def upper(self, x, policy, evaluation):
+        return -evaluation.expected_return(jnp.broadcast_to(self.upper_reward(x), policy.shape))
+
+    def project(self, x):
+        return x
+
+
+PROBLEMS: dict[str, Any] = {
+    "simultaneous": (random_game(), (S, L)),
+    "sequential": (random_game(sees_action=True), (S, L)),
+    "everything moves": (Everything(), (S,)),
+}
+
+
+def setting(name):
+    """The problem, an x, and two policies that differ."""
+    problem, shape = PROBLEMS[name]
+    draw = np.random.default_rng(2)
+    x = jnp.asarray(draw.normal(size=shape))
+    uniform = problem.lower(x).uniform_policy()
+    weights = uniform * draw.uniform(0.2, 2.0, size=(2, *uniform.shape))
+    own, other = weights / weights.sum(-1, keepdims=True)
+    return problem, x, own, other
+
+
+def exact_return(problem, player):
+    def value(x, policy):
+        evaluation = bx.evaluate(problem.lower(x), policy)
+        if not player.upper:
+            return evaluation.expected_return()
+        reward = jnp.broadcast_to(problem.upper_reward(x), policy.shape)
+        return evaluation.expected_return(reward)
+
+    return value
+
+
+def in_logits(policy, gradient):
+    return policy * (gradient - jnp.sum(policy * gradient, axis=-1, keepdims=True))
+
+
+def flat(policy):
+    return policy.reshape(-1, policy.shape[-1])
+
+
+@eqx.filter_jit
+def estimates(simulator, x, policies, tables, keys, trace=1.0):
+    """Per key: the follower's V and both gradients under policy 0, and the leader's."""
+
+    def one(key):
+        dynamics = simulator.at(x)
+        seen = sm.rollout(dynamics, policies, key, streams=16, episodes=4, max_steps=90)
+        found = [
+            sm.returns(dynamics, seen, player, table, trace=trace)
+            for player, table in zip((sm.FOLLOWER, sm.LEADER), tables, strict=True)
+        ]
+        return [
+            (
+                jnp.mean(sm.value_samples(dynamics, f)),
+                sm.gradient_in_x(simulator, x, f),
+                in_logits(policies[0], sm.policy_gradient(dynamics, f)),
+            )
+            for f in found
+        ]
+
+    return jax.vmap(one)(keys)
+
+
+def misfit(samples, exact):
+    """The p-value of Hotelling's test that the samples' mean is ``exact`` (by chi-square)."""
+    samples = np.asarray(samples).reshape(len(samples), -1)
+    error = samples.mean(0) - np.asarray(exact).ravel()
+    covariance = np.cov(samples.T).reshape(error.size, error.size) / len(samples)
+    # Gradients in logits sum to zero in a state: those directions have no noise, nor error.
+    scale, axes = np.linalg.eigh(covariance)
+    noisy = scale > 1e-10 * scale[-1]
+    assert np.abs(axes[:, ~noisy].T @ error).max(initial=0) < 1e-10
+    statistic = np.sum((axes[:, noisy].T @ error) ** 2 / scale[noisy])
+    return chi2.sf(statistic, noisy.sum())
+
+
+def spread(samples):
+    samples = np.asarray(samples).reshape(len(samples), -1)
+    return np.sum(samples.var(0, ddof=1))
+
+
+def exact_terms(problem, x, policy, player):
+    value = exact_return(problem, player)
+    in_x, in_policy = jax.grad(value, (0, 1))(x, policy)
+    return value(x, policy), in_x, in_logits(flat(policy), flat(in_policy))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "sequential" else n for n in PROBLEMS]
+)
+def test_every_estimate_is_unbiased_whatever_the_table_and_whoever_played(name):
+    problem, x, own, other = setting(name)
+    policies = jnp.stack([flat(own), flat(other)])
+    table = jnp.asarray(np.random.default_rng(3).normal(size=policies.shape))
+    keys = jax.random.split(jax.random.key(0), RESAMPLES)
+    found = estimates(sm.as_simulator(problem), x, policies, table, keys)
+    for samples, player in zip(found, (sm.FOLLOWER, sm.LEADER), strict=True):
+        for sample, exact in zip(samples, exact_terms(problem, x, own, player), strict=True):
+            assert misfit(sample, exact) > 0.01
+
+
+def test_the_test_of_bias_sees_any_one_term_missing():
+    problem, x, own, other = setting("everything moves")
+    policies = jnp.stack([flat(own), flat(other)])
+    keys = jax.random.split(jax.random.key(0), RESAMPLES)
+    table = jnp.asarray(np.random.default_rng(3).normal(size=policies.shape))
+    found = estimates(sm.as_simulator(problem), x, policies, table, keys)[0]
+
+    def partial_return(x, policy, held):
+        """V with one part of the MDP a constant to derivatives."""
+        mdp = problem.lower(x)
+        mdp = eqx.tree_at(held, mdp, jax.lax.stop_gradient(held(mdp)))
+        return bx.expected_return(mdp, policy)
+
+    for held in (lambda m: m.reward, lambda m: m.transition, lambda m: m.initial):
+        wrong = jax.grad(partial_return)(x, own, held)
+        assert misfit(found[1], wrong) < 1e-3
+    unregularised = lambda p: bx.expected_return(
+        eqx.tree_at(lambda m: m.tau, problem.lower(x), jnp.asarray(0.0)), p
+    )
+    wrong = in_logits(flat(own), flat(jax.grad(unregularised)(own)))
+    assert misfit(found[2], wrong) < 1e-3
+
+
+def test_tables_cut_the_variance_and_leave_the_mean():
+    problem, x, own, _ = setting("simultaneous")
+    simulator, policies = sm.as_simulator(problem), own[None]
+    keys = jax.random.split(jax.random.key(1), RESAMPLES)
+    mdp = problem.lower(x)
+    reward = problem.upper_reward(x)
+    plain = eqx.tree_at(lambda m: (m.reward, m.tau), mdp, (reward, 0.0 * mdp.tau))
+    exact = jnp.stack([bx.q_values(mdp, own), bx.q_values(plain, own)])
+    without = estimates(simulator, x, policies, 0 * exact, keys)
+    with_tables = estimates(simulator, x, policies, exact, keys)
+    for bare, helped in zip(without, with_tables, strict=True):
+        factors = [spread(b) / spread(h) for b, h in zip(bare, helped, strict=True)]
+        # Measured: (the value, the gradient in x, the gradient in the policy) by these factors.
+        assert factors[0] > 5 and factors[1] > 5 and factors[2] > 5, factors
+
+
+def test_a_short_trace_is_unbiased_just_where_the_table_is_exact():
+    problem, x, own, _ = setting("simultaneous")
+    keys = jax.random.split(jax.random.key(2), RESAMPLES)
+    exact = bx.q_values(problem.lower(x), own)
+    tables = jnp.stack([exact, jnp.zeros_like(exact)])
+    found = estimates(sm.as_simulator(problem), x, own[None], tables, keys, trace=0.0)
+    for samples, player, fits in zip(found, (sm.FOLLOWER, sm.LEADER), (True, False), strict=True):
+        in_x = exact_terms(problem, x, own, player)[1]
+        assert (misfit(samples[1], in_x) > 0.01) == fits
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """A tiny game, its estimator, and two runs of PBRL from the same seed."""
+    game, steps = random_game(), 250
+    estimator = sm.Sampled(game, streams=32, certificate_batches=100)
+    rate = optax.cosine_decay_schedule(0.1, steps)
+    solver = bx.PBRL(
+        penalty_weight=bx.Homotopy(3.0, 30.0, 150), update=bx.SoftmaxLogits(optax.adam(rate))
+    )
+    run = lambda key: bx.solve(
+        estimator, solver, jnp.zeros((S, L)), key=key, max_steps=steps, gap_tol=1.0
+    )
+    return game, estimator, solver, run(jax.random.key(0)), run(jax.random.key(0))
+
+
+def test_pbrl_from_samples_alone_ends_near_the_exact_optimum(solved):
+    game, _, _, solution, _ = solved
+    certify = eqx.filter_jit(bx.Exact(game).certify)
+    truth = certify(solution.x, solution.policy)
+    start = certify(jnp.zeros((S, L)), solution.policy)
+    # From -9.00 down to the optimum, but for a penalty of finite weight and noise.
+    gained = start.upper_at_best_response - truth.upper_at_best_response
+    assert gained > 0.98 * (start.upper_at_best_response + OPTIMUM)
+    assert truth.gap.absolute < 0.01
+    assert solution.result == bx.RESULTS.successful
+    assert solution.state.memory.cut == 0
+
+
+def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
+    game, _, _, solution, _ = solved
+    truth = eqx.filter_jit(bx.Exact(game).certify)(solution.x, solution.policy)
+    for interval, exact in (
+        (solution.upper_value, truth.upper),
+        (solution.gap, truth.gap.absolute),
+    ):
+        assert isinstance(interval, bx.Interval)
+        assert interval.lower <= exact <= interval.upper
+        with pytest.raises(TypeError):
+            float(interval)
+    assert solution.upper_value.upper - solution.upper_value.lower < 0.1
+    # What samples do not know is absent.
+    assert solution.best_response_value is None and solution.relative_gap is None
+
+
+def test_the_same_seed_gives_the_same_bits_and_every_step_a_fresh_key(solved):
+    _, estimator, _, first, second = solved
+    np.testing.assert_array_equal(first.x, second.x)
+    np.testing.assert_array_equal(first.policy, second.policy)
+    # Twice the same x and policy, but other episodes: plain SGD of rate 0 sees other values.
+    still = bx.IndependentGradient(update=bx.SoftmaxLogits(optax.sgd(0.0)))
+    state = still.init(estimator, first.x, None, jax.random.key(1))
+    step = eqx.filter_jit(still.step)
+    state = step(estimator, state)
+    assert state.progress.upper_value != step(estimator, state).progress.upper_value
+
+
+@pytest.mark.slow
+def test_a_99_percent_interval_covers_what_it_should(solved):
+    game, _, _, solution, _ = solved
+    small = sm.Sampled(game, streams=32, episodes=4, certificate_batches=3)
+    uniform = game.lower(solution.x).uniform_policy()
+    truth = bx.Exact(game).certify(solution.x, uniform)
+    found = jax.jit(
+        jax.vmap(lambda k: small.certify(solution.x, uniform, solution.state.memory, k))
+    )(jax.random.split(jax.random.key(5), 100))
+    for interval, exact in ((found.upper, truth.upper), (found.gap.absolute, truth.gap.absolute)):
+        inside = (interval.lower <= exact) & (exact <= interval.upper)
+        assert jnp.mean(inside) >= 0.95  # 99 of 100 expected; 94 or fewer have chance 5e-4
+
+
+def test_every_stream_plays_its_episodes_and_none_is_cut(solved):
+    game, _, _, solution, _ = solved
+    dynamics = sm.GameSimulator(game).at(solution.x)
+    policy = solution.policy[None]
+    draw = jax.jit(sm.rollout, static_argnames=("streams", "episodes", "max_steps"))
+    seen = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=90)
+    np.testing.assert_array_equal(jnp.sum(seen.first, axis=0), 4)
+    np.testing.assert_array_equal(jnp.sum(seen.over & seen.active, axis=0), 4)
+    mean, expected = seen.steps / seen.episodes, 1 / (1 - DISCOUNT)  # nothing else ends here
+    error = np.sqrt(DISCOUNT) / (1 - DISCOUNT) / np.sqrt(seen.episodes)
+    assert seen.cut == 0 and abs(mean - expected) < 2.6 * error
+    # A buffer too short says so.
+    short = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=20)
+    assert 0.2 < short.cut < 0.8
+
+
+def test_a_stream_is_longer_than_its_buffer_with_the_stated_chance_at_most():
+    for discount, episodes in ((0.5, 1), (0.9, 8), (0.99, 4)):
+        length = sm.buffer_length(discount, episodes, tolerance=0.01)
+        lengths = np.random.default_rng(0).geometric(1 - discount, (4000, episodes)).sum(-1)
+        assert np.mean(lengths > length) <= 0.01 and length < 3 * np.mean(lengths) + 10 / (
+            1 - discount
+        )
+
+
+def test_what_has_no_sampled_meaning_says_so():
+    game, x = random_game(), jnp.zeros((S, L))
+    estimator = sm.Sampled(game, streams=4)
+    with pytest.raises(ValueError, match="hypergradient"):
+        bx.solve(estimator, bx.ImplicitGradient(), x)
+    with pytest.raises(ValueError, match="follower's learning"):
+        bx.solve(estimator, bx.MetaGradient(), x)
+    soft = bx.SoftmaxLogits(optax.sgd(0.1))
+    with pytest.raises(ValueError, match="NikaidoIsoda"):
+        bx.solve(estimator, bx.PBRL(penalty=bx.BellmanPenalty(), update=soft), x)
+    with pytest.raises(ValueError, match="gradients are sampled"):
+        bx.solve(estimator, bx.PBRL(), x)
+    with pytest.raises(ValueError, match="upper_reward"):
+        sm.Sampled(bx.BilevelProblem(game.upper, game.lower))
+    with pytest.raises(ValueError, match="even number"):
+        sm.Sampled(game, streams=3)
+    with pytest.raises(ValueError, match="give max_steps"):
+        sm.Sampled(Everything(discount=1.0))
