@@ -1,0 +1,132 @@
+"""PBRL, DRLHF and RL on the true reward in four MinAtar games, learned from preferences.
+
+    python benchmarks/rlhf_minatar.py [--part table|labels|teachers] [--games breakout,...]
+        [--seeds 5] [--steps 1000000] [--workers 2]
+
+Every algorithm has the same environment steps (counted over both of PBRL's policies), the same
+labels, networks and learner; the scored policy is the one that answers queries, pi_y for PBRL. A
+return is the mean over 64 fresh episodes, each environment's first, of the sampled policy; 95 %
+intervals of the median over seeds. Runs already in benchmarks/results/rlhf_minatar.json are kept:
+a part that was stopped goes on where it was. ``--fresh`` starts anew.
+
+    table     all games and algorithms, 1,000 oracle labels
+    labels    250 and 500 labels, PBRL and DRLHF
+    teachers  a mistake in ten answers, and a noisy teacher (beta 1), PBRL and DRLHF
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bilevax.deep.presets import preset
+from bilevax.deep.rlhf import DRLHF, PBRL, TrueReward
+from bilevax.deep.rlhf.run import run_rlhf
+from bilevax.deep.teacher import ScriptedTeacher
+
+FILE = Path(__file__).parent / "results" / "rlhf_minatar.json"
+GAMES = ("breakout", "asterix", "freeway", "space-invaders")
+ALGORITHMS = {"true-reward": TrueReward, "drlhf": DRLHF, "pbrl": PBRL}
+TEACHERS = {
+    "oracle": ScriptedTeacher.oracle(),
+    "mistake": ScriptedTeacher.mistaken(0.1),
+    "noisy": ScriptedTeacher.noisy(1.0),
+}
+LEARNED = ("drlhf", "pbrl")
+PARTS = {
+    "table": [(name, 1000, "oracle") for name in ALGORITHMS],
+    "labels": [(name, labels, "oracle") for labels in (250, 500) for name in LEARNED],
+    "teachers": [(name, 1000, teacher) for teacher in ("mistake", "noisy") for name in LEARNED],
+}
+
+
+def measure(game, name, labels, teacher, arguments):
+    setup = preset(f"minatar-{game}").setup(steps=arguments.steps, labels=labels)
+    algorithm = ALGORITHMS[name](setup)
+    wall, cpu = time.perf_counter(), time.process_time()
+    run = run_rlhf(
+        algorithm, arguments.seeds, teacher=TEACHERS[teacher], workers=arguments.workers
+    )
+    low, high = run.interval
+    curves = [
+        [line["true_return"] for line in run.history if line["seed"] == one.seed]
+        for one in run.seeds
+    ]
+    return dict(
+        game=game,
+        algorithm=name,
+        labels=labels,
+        teacher=teacher,
+        seeds=arguments.seeds,
+        median=run.true_return,
+        interval=[low, high],
+        returns=[one.true_return for one in run.seeds],
+        reward_accuracy=[one.reward_accuracy for one in run.seeds],
+        steps=[one.steps for one in run.seeds],
+        faults=[one.fault for one in run.seeds],
+        curves=curves,
+        wall_seconds=time.perf_counter() - wall,
+        cpu_seconds=time.process_time() - cpu,
+    )
+
+
+def show(rows):
+    print(f"{'game':<16}{'teacher':<9}{'labels':>6}  ", end="")
+    print("".join(f"{name:>26}" for name in ALGORITHMS))
+    cases = sorted({(r["game"], r["teacher"], r["labels"]) for r in rows})
+    for case in cases:
+        found = {
+            r["algorithm"]: r for r in rows if (r["game"], r["teacher"], r["labels"]) == case
+        }
+        print(f"{case[0]:<16}{case[1]:<9}{case[2]:>6}  ", end="")
+        for name in ALGORITHMS:
+            row = found.get(name)
+            words = "" if row is None else "{:.2f} [{:.2f}, {:.2f}]".format(
+                row["median"], *row["interval"]
+            )
+            print(f"{words:>26}", end="")
+        print()
+    print(f"wall: {sum(r['wall_seconds'] for r in rows) / 60:.1f} min, ", end="")
+    print(f"CPU: {sum(r['cpu_seconds'] for r in rows) / 60:.1f} min")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", default="table", choices=list(PARTS))
+    parser.add_argument("--games", default=",".join(GAMES))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true")
+    arguments = parser.parse_args()
+    known = json.loads(FILE.read_text()) if FILE.exists() and not arguments.fresh else {}
+    rows = known.get("rows", [])
+    for game in arguments.games.split(","):
+        for name, labels, teacher in PARTS[arguments.part]:
+            same = lambda r, case=(game, name, labels, teacher): case == (
+                r["game"],
+                r["algorithm"],
+                r["labels"],
+                r["teacher"],
+            )
+            if any(map(same, rows)):
+                continue
+            row = measure(game, name, labels, teacher, arguments)
+            rows.append(row)
+            print(f"{game} {name} {labels} {teacher}: {np.round(row['returns'], 2)}", flush=True)
+            about = dict(
+                steps=arguments.steps,
+                jax=jax.__version__,
+                python=platform.python_version(),
+                machine=platform.machine(),
+            )
+            FILE.write_text(json.dumps(dict(about=about, rows=rows), indent=1) + "\n")
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
