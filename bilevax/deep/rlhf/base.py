@@ -109,7 +109,9 @@ def first_state(
         steps += summary.steps
     reward = setup.reward_learner.init(
         RewardModel.create(
-            keys[2], lambda k: reward_network(k, setup.sampler), members=setup.members
+            keys[2],
+            lambda k: (setup.reward_network or reward_network)(k, setup.sampler),
+            members=setup.members,
         )
     )
     like, _ = cut(setup, policy.window, keys[3], 1)

@@ -176,7 +176,7 @@ class _Session:
             if resume:
                 done = {seed: int(state.round) for seed, state in self.states.items()}
                 self.history = rewrite_history(self.folder, done)
-            self.file = open(self.folder / HISTORY, "ab")
+            self.file = open(self.folder / HISTORY, "ab")  # noqa: SIM115 (closed by work)
 
     def work(self, workers, checkpoint_every, on_progress):
         try:
@@ -271,7 +271,9 @@ class _Session:
             sampler = self.algorithm.setup.sampler
             returns = evaluate(sampler, network, key, episodes=self.episodes)
         if self.folder is not None:
-            about = dict(format="bilevax-network", environment=self.algorithm.setup.sampler.spec.name)
+            about = dict(
+                format="bilevax-network", environment=self.algorithm.setup.sampler.spec.name
+            )
             save_networks(self.folder, seed, state, about)
         self.results[seed] = SeedRun(
             seed=seed,
@@ -314,7 +316,9 @@ class _Session:
 def _strong(state):
     """The state without weak types, which would have every program compiled a second time."""
     is_key = lambda z: jnp.issubdtype(z.dtype, jax.dtypes.prng_key)
-    one = lambda z: z if not isinstance(z, jax.Array) or is_key(z) else lax.convert_element_type(z, z.dtype)
+    one = lambda z: (
+        z if not isinstance(z, jax.Array) or is_key(z) else lax.convert_element_type(z, z.dtype)
+    )
     return jax.tree.map(one, state)
 
 
