@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,6 +18,7 @@ from ..deep.presets import PRESETS, Preset, own_preset, preset
 from ..deep.rlhf.base import AbstractAlgorithm
 from ..deep.rlhf.drlhf import DRLHF
 from ..deep.rlhf.pbrl import PBRL
+from ..deep.rlhf.setup import Setup
 from ..deep.rlhf.true_reward import TrueReward
 from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
@@ -131,17 +133,7 @@ def prepare_rlhf(settings: RLHFSettings) -> RLHFTask:
         segment=settings.segment,
         envs=settings.envs,
     )
-    weight = settings.penalty_weight
-    if settings.algorithm == "pbrl":
-        algorithm = PBRL(
-            setup,
-            penalty_weight=found.penalty_weight if weight is None else weight,
-            tracker_share=found.tracker_share,
-        )
-    elif weight is not None:
-        raise ValueError(f"--penalty-weight belongs to pbrl; {settings.algorithm} has no penalty.")
-    else:
-        algorithm = DRLHF(setup) if settings.algorithm == "drlhf" else TrueReward(setup)
+    algorithm = _algorithm(settings, found, setup)
     if settings.dataset is not None and not algorithm.asks:
         raise ValueError("--dataset: true-reward neither asks nor uses labelled pairs.")
     known = _known(settings, algorithm) if settings.reuse else None
@@ -181,6 +173,22 @@ def read_rlhf_settings(folder: Path) -> RLHFSettings:
         return RLHFSettings(**content["settings"])
     except (KeyError, TypeError, AssertionError) as error:
         raise ValueError(f"{path} was not written by bilevax rlhf.") from error
+
+
+def _algorithm(settings: RLHFSettings, found: Preset, setup: Setup) -> AbstractAlgorithm:
+    weight = settings.penalty_weight
+    makers: dict[str, Callable[[Setup], AbstractAlgorithm]] = {
+        "drlhf": DRLHF,
+        "true-reward": TrueReward,
+        "pbrl": lambda setup: PBRL(
+            setup,
+            found.penalty_weight if weight is None else weight,
+            found.tracker_share,
+        ),
+    }
+    if weight is not None and settings.algorithm != "pbrl":
+        raise ValueError(f"--penalty-weight belongs to pbrl; {settings.algorithm} has no penalty.")
+    return makers[settings.algorithm](setup)
 
 
 def _own(name: str) -> Preset:
@@ -238,4 +246,5 @@ def settings_with_paths(settings: dict[str, Any]) -> RLHFSettings:
     if dataset is not None:
         settings["dataset"] = str(Path(dataset).resolve())
         settings["reuse"] = (Path(dataset) / "manifest.json").exists()
-    return RLHFSettings(**settings | dict(env=absolute(settings["env"])))
+    settings["env"] = absolute(settings["env"])
+    return RLHFSettings(**settings)

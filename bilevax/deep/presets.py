@@ -58,7 +58,9 @@ class Preset:
         A run too short for its rounds has fewer of them.
         """
         given = dict(steps=steps, labels=labels, rounds=rounds, segment=segment)
-        fields = dict(self.fields) | {k: v for k, v in given.items() if v is not None}
+        fields: dict[str, Any] = dict(self.fields) | {
+            k: v for k, v in given.items() if v is not None
+        }
         count = self.envs if envs is None else envs
         if count < 1:
             raise ValueError(f"Preset: envs is {count}; give at least 1.")

@@ -74,6 +74,11 @@ class AbstractAlgorithm(eqx.Module):
     setup: eqx.AbstractVar[Setup]
     asks: eqx.AbstractClassVar[bool]
 
+    @property
+    @abc.abstractmethod
+    def samplers(self) -> tuple[AbstractSampler, AbstractSampler | None]:
+        """Where the policy acts, and where its tracker does if there is one."""
+
     @abc.abstractmethod
     def init(self, key: Key) -> RLHFState:
         """The state before the first round: random networks, one window walked, no label."""

@@ -69,16 +69,13 @@ def policy_frames(
         seen = np.asarray(rollout.observation)[:, 0]
         return [env.picture(observation) for observation in seen]
     assert isinstance(sampler, HostSampler)
-    env = sampler.make(1)
+    env = sampler.make.get(1, "clip")
     act = eqx.filter_jit(lambda z, key: jax.random.categorical(key, network(z)[0]))
-    try:
-        observation = env.reset(int(jax.random.randint(start_key, (), 0, 2**31 - 1)))
-        frames = []
-        for k in jax.random.split(walk_key, steps):
-            frames.append(env.picture(observation[0]))
-            observation = env.step(np.asarray(act(observation, k))).observation
-    finally:
-        env.close()
+    observation = env.reset(int(jax.random.randint(start_key, (), 0, 2**31 - 1)))
+    frames = []
+    for k in jax.random.split(walk_key, steps):
+        frames.append(env.picture(observation[0]))
+        observation = env.step(np.asarray(act(observation, k))).observation
     return frames
 
 

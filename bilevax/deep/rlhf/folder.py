@@ -74,7 +74,15 @@ def fingerprint(algorithm: AbstractAlgorithm, teacher: object, seed: int, first:
         agent.network, agent.optimizer_state, agent.network
     )
     arrays = [np.asarray(z).tolist() for z in jax.tree.leaves(algorithm) if eqx.is_array(z)]
-    parts = [algorithm, teacher, seed, moves, arrays, *_versions().values()]
+    parts = [
+        algorithm,
+        algorithm.setup.sampler.spec,
+        teacher,
+        seed,
+        moves,
+        arrays,
+        *_versions().values(),
+    ]
     text = "\n".join(re.sub(r" at 0x[0-9a-f]+", "", repr(part)) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -218,7 +218,7 @@ class _Session:
 
     def _one_round(self, seed, number):
         state = self.states[seed]
-        if number and self._restarts(number):
+        if self._restarts(number):
             state = _restarted(self.algorithm, state)
         with self.first_time.get(number, contextlib.nullcontext()):
             state, numbers, fault = one_round(self.algorithm, state, self.answers)
@@ -271,10 +271,7 @@ class _Session:
             sampler = self.algorithm.setup.sampler
             returns = evaluate(sampler, network, key, episodes=self.episodes)
         if self.folder is not None:
-            about = dict(
-                format="bilevax-network", environment=self.algorithm.setup.sampler.spec.name
-            )
-            save_networks(self.folder, seed, state, about)
+            save_networks(self.folder, seed, state, self.algorithm.setup.sampler.spec.name)
         self.results[seed] = SeedRun(
             seed=seed,
             state=state,
@@ -344,20 +341,17 @@ def _with_known(algorithm, state, known):
 
 def _restarted(algorithm, state):
     """The state with every environment at the start of an episode."""
-    sampler = algorithm.setup.sampler
 
-    def one(learner, key):
-        running = learner.agent.scale.running
-        actors = sampler.with_count(running.shape[0]).start(key)
-        return eqx.tree_at(
-            lambda z: (z.actors, z.agent.scale.running), learner, (actors, jnp.zeros_like(running))
-        )
+    def one(learner, sampler, key):
+        actors, running = sampler.start(key), jnp.zeros_like(learner.agent.scale.running)
+        return eqx.tree_at(lambda z: (z.actors, z.agent.scale.running), learner, (actors, running))
 
+    acting, tracking = algorithm.samplers
     keys = jax.random.split(jax.random.fold_in(state.key, 2**30 + state.round))
-    state = eqx.tree_at(lambda s: s.policy, state, one(state.policy, keys[0]))
-    if state.tracker is None:
+    state = eqx.tree_at(lambda s: s.policy, state, one(state.policy, acting, keys[0]))
+    if tracking is None:
         return state
-    return eqx.tree_at(lambda s: s.tracker, state, one(state.tracker, keys[1]))
+    return eqx.tree_at(lambda s: s.tracker, state, one(state.tracker, tracking, keys[1]))
 
 
 def _writers(folder, seeds):
