@@ -74,6 +74,7 @@ from .options import (
     problem_options,
 )
 from .polishing import polished
+from .rlhf import is_rlhf, list_rlhf, rlhf, watch, write_rlhf_page
 from .settings import SOLVERS, Settings, Task, prepare, read_settings
 from .terminal import ProgressDisplay, comparison_row, print_comparison, print_outcome
 
@@ -108,7 +109,7 @@ def common(
 
 @app.command("list")
 def list_() -> None:
-    """List the problems and the solvers."""
+    """List the problems and the solvers, and what can be learned from preferences."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -120,8 +121,10 @@ def list_() -> None:
     table.add_row("[underline]Solvers")
     for name, words in SOLVERS.items():
         table.add_row(name, words[0].upper() + words[1:] + ".")
+    list_rlhf(table)
     Console().print(table, highlight=False)
     print("\n  Try: bilevax solve discrete-toy --out runs/toy")
+    print("       bilevax rlhf moving-dot --out runs/dot")
 
 
 @app.command()
@@ -324,8 +327,12 @@ def report(
 ) -> int:
     """Write report.html again from the folder of a run, finished or not."""
     _need_matplotlib()
-    print(write_report(directory))
+    print(write_rlhf_page(directory) if is_rlhf(directory) else write_report(directory))
     return 0
+
+
+app.command()(rlhf)
+app.command()(watch)
 
 
 def _solve(

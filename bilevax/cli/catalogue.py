@@ -39,8 +39,8 @@ WIDE = 2.0
 
 def build(name: str, options: dict[str, Any]) -> ZooProblem:
     """The problem of that name, ``FILE.py:FUNCTION`` included, with its options."""
-    if _is_file(name):
-        function = _function_in(name)
+    if is_file(name):
+        function = function_in(name)
         _check_options(name, function, options)
         with blaming(name):
             made = function(**options)
@@ -68,7 +68,7 @@ def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
 
 def absolute(name: str) -> str:
     """The name with the whole path of a user's file, so that it serves from any folder."""
-    if not _is_file(name):
+    if not is_file(name):
         return name
     path, _, function = name.rpartition(":")
     return f"{Path(path).resolve()}:{function}"
@@ -85,7 +85,7 @@ def blaming(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_file(name):
+        if not is_file(name):
             raise
         path, _, _ = name.rpartition(":")
         where = str(Path(path).resolve())
@@ -98,11 +98,13 @@ def blaming(name: str) -> Iterator[None]:
         raise ValueError(f"{path}:{lines[-1]}: {type(error).__name__}: {message}") from error
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether the name is meant to be FILE.py:FUNCTION."""
     return ".py:" in name or name.endswith(".py") or "/" in name
 
 
-def _function_in(name: str) -> Callable[..., Any]:
+def function_in(name: str) -> Callable[..., Any]:
+    """The function that FILE.py:FUNCTION names; ``ValueError`` if it cannot be called as it is."""
     path, _, function_name = name.rpartition(":")
     if not path or not path.endswith(".py"):
         raise ValueError(f"{name!r} names no function: write FILE.py:FUNCTION.")

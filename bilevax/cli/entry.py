@@ -12,7 +12,18 @@ from pathlib import Path
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
-_EXTRA = {"typer", "rich", "matplotlib", "gymnasium"}
+_EXTRA = {
+    "typer": "cli",
+    "rich": "cli",
+    "matplotlib": "cli",
+    "gymnasium": "gymnasium",
+    "gymnax": "minatar",
+    "six": "minatar",
+    "ale_py": "atari",
+    "safetensors": "deep",
+    "PIL": "deep",
+    "tensorboardX": "tensorboard",
+}
 
 
 def main() -> int:
@@ -45,11 +56,12 @@ def execute(arguments: Sequence[str]) -> int:
             )
         return code if isinstance(code, int) else 0
     except ModuleNotFoundError as error:
+        if "bilevax[" in str(error):  # it says itself what to install
+            return _fail(error)
         name = (error.name or "").partition(".")[0]
         if name not in _EXTRA:
             raise
-        extra = "gymnasium" if name == "gymnasium" else "cli"
-        return _fail(f'{name} is not installed: pip install "bilevax[{extra}]"')
+        return _fail(f'{name} is not installed: pip install "bilevax[{_EXTRA[name]}]"')
     except BrokenPipeError:
         # The reader of a pipe has gone; nothing is left to say, and Python must not say so either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

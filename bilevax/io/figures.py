@@ -26,7 +26,7 @@ def objective_figure(history: History, *, best: int, maximize: bool) -> "Figure"
     """f(x, policy) in the problem's natural sense against steps, one line per start."""
     sign = -1 if maximize else 1
     curves = _curves(history, "upper_value")
-    figure, ax = _axes()
+    figure, ax = axes()
     _draw(ax, {start: (steps, sign * values) for start, (steps, values) in curves.items()}, best)
     ax.set_ylabel("objective")
     return figure
@@ -40,7 +40,7 @@ def gap_figure(history: History, *, best: int, gap_tol: float) -> "Figure | None
     }
     if not any(np.isfinite(values).any() for _, values in curves.values()):
         return None
-    figure, ax = _axes()
+    figure, ax = axes()
     _draw(ax, curves, best)
     ax.set_yscale("log")
     ax.axhline(gap_tol, color=KNOWN, linestyle="--", linewidth=1.3)
@@ -64,7 +64,7 @@ def weight_figure(history: History, *, best: int) -> "Figure | None":
     curves = _curves(history, "penalty_weight")
     if not any(np.isfinite(values).any() for _, values in curves.values()):
         return None
-    figure, ax = _axes()
+    figure, ax = axes()
     _draw(ax, curves, best)
     ax.set_yscale("log")
     ax.set_ylabel("penalty weight")
@@ -80,7 +80,7 @@ def spread_figure(
     """
     finite = {i: value for i, value in enumerate(values) if np.isfinite(value)}
     known = nearby(known, values)
-    figure, ax = _axes(height=1.5 + 0.3 * (1 + len(known)))
+    figure, ax = axes(height=1.5 + 0.3 * (1 + len(known)))
     for i, value in finite.items():
         # A fixed shift by start keeps equal values apart without suggesting a second quantity.
         shift = 0.5 * ((i * 0.618) % 1 - 0.5)
@@ -103,7 +103,7 @@ def spread_figure(
 def strip_figure(values: dict[str, np.ndarray], *, known: dict[str, float]) -> "Figure":
     """One row of points per solver: the value at the exact best response of every start."""
     known = nearby(known, np.concatenate(list(values.values())))
-    figure, ax = _axes(height=1.2 + 0.45 * len(values))
+    figure, ax = axes(height=1.2 + 0.45 * len(values))
     for row, points in enumerate(values.values()):
         shifts = [0.4 * ((i * 0.618) % 1 - 0.5) - row for i in range(len(points))]
         ax.scatter(points, shifts, s=38, color=BEST, alpha=0.7, linewidths=0)
@@ -143,7 +143,8 @@ def nearby(known: dict[str, float], values: Sequence[float] | np.ndarray) -> dic
     return {name: v for name, v in known.items() if lowest - reach <= v <= highest + reach}
 
 
-def _axes(height: float = 2.8):
+def axes(height: float = 2.8):
+    """A figure with one pair of axes in the page's style."""
     import matplotlib
     from matplotlib.figure import Figure
 

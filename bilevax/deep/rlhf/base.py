@@ -74,6 +74,11 @@ class AbstractAlgorithm(eqx.Module):
     setup: eqx.AbstractVar[Setup]
     asks: eqx.AbstractClassVar[bool]
 
+    @property
+    @abc.abstractmethod
+    def samplers(self) -> tuple[AbstractSampler, AbstractSampler | None]:
+        """Where the policy acts, and where its tracker does if there is one."""
+
     @abc.abstractmethod
     def init(self, key: Key) -> RLHFState:
         """The state before the first round: random networks, one window walked, no label."""
@@ -109,7 +114,9 @@ def first_state(
         steps += summary.steps
     reward = setup.reward_learner.init(
         RewardModel.create(
-            keys[2], lambda k: reward_network(k, setup.sampler), members=setup.members
+            keys[2],
+            lambda k: (setup.reward_network or reward_network)(k, setup.sampler),
+            members=setup.members,
         )
     )
     like, _ = cut(setup, policy.window, keys[3], 1)

@@ -18,6 +18,10 @@ class DRLHF(AbstractAlgorithm):
     setup: Setup
     asks = True
 
+    @property
+    def samplers(self):
+        return self.setup.sampler, None
+
     def init(self, key):
         return first_state(self.setup, key, self.setup.sampler, None, jnp.nan)
 

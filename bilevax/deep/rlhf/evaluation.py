@@ -1,7 +1,5 @@
 """What a policy earns: the true return of whole episodes, apart from any learning."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -62,22 +60,19 @@ def _compiled(env, network, key, episodes, max_steps):
 
 def _on_host(sampler, network, key, episodes, max_steps):
     start_key, walk_key = jax.random.split(key)
-    env = sampler.make(episodes)
-    try:
-        observation = env.reset(int(jax.random.randint(start_key, (), 0, 2**31 - 1)))
-        total, ended = np.zeros(episodes, np.float32), np.zeros(episodes, bool)
-        for time in range(max_steps):
-            result = env.step(np.asarray(_act(network, observation, walk_key, time)))
-            total += np.where(ended | result.fake, 0, result.reward)
-            ended |= result.terminated | result.truncated
-            observation = result.observation
-            if ended.all():
-                break
-    finally:
-        env.close()
+    env = sampler.make.get(episodes, "evaluation")
+    observation = env.reset(int(jax.random.randint(start_key, (), 0, 2**31 - 1)))
+    total, ended = np.zeros(episodes, np.float32), np.zeros(episodes, bool)
+    for time in range(max_steps):
+        result = env.step(np.asarray(_act(network, observation, walk_key, np.uint32(time))))
+        total += np.where(ended | result.fake, 0, result.reward)
+        ended |= result.terminated | result.truncated
+        observation = result.observation
+        if ended.all():
+            break
     return total
 
 
-@functools.partial(eqx.filter_jit)
+@eqx.filter_jit
 def _act(network, observation, key, time):
     return jax.random.categorical(jax.random.fold_in(key, time), network(observation)[0])

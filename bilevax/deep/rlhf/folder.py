@@ -49,9 +49,7 @@ def check_unfinished_rlhf(folder: Path) -> None:
     if (folder / RESULT).exists():
         raise ValueError(f"the run in {folder} is finished: there is nothing to resume.")
     if not (folder / HISTORY).exists():
-        raise ValueError(
-            f"{folder} holds no run of RL from human feedback: it has no {HISTORY}."
-        )
+        raise ValueError(f"{folder} holds no run of RL from human feedback: it has no {HISTORY}.")
 
 
 def open_folder(folder: Path, config: dict[str, Any] | None) -> None:
@@ -68,9 +66,7 @@ def checkpoint_path(folder: Path, seed: int) -> Path:
     return folder / f"seed{seed}.checkpoint"
 
 
-def fingerprint(
-    algorithm: AbstractAlgorithm, teacher: object, seed: int, first: RLHFState
-) -> str:
+def fingerprint(algorithm: AbstractAlgorithm, teacher: object, seed: int, first: RLHFState) -> str:
     """A hash of all that a run depends on: algorithm, teacher, seed, versions and device kind."""
     # An optimiser is made of closures; only what it computes shows its learning rate.
     agent = first.policy.agent
@@ -78,7 +74,15 @@ def fingerprint(
         agent.network, agent.optimizer_state, agent.network
     )
     arrays = [np.asarray(z).tolist() for z in jax.tree.leaves(algorithm) if eqx.is_array(z)]
-    parts = [algorithm, teacher, seed, moves, arrays, *_versions().values()]
+    parts = [
+        algorithm,
+        algorithm.setup.sampler.spec,
+        teacher,
+        seed,
+        moves,
+        arrays,
+        *_versions().values(),
+    ]
     text = "\n".join(re.sub(r" at 0x[0-9a-f]+", "", repr(part)) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -124,11 +128,12 @@ def rewrite_history(folder: Path, rounds: dict[int, int]) -> list[dict[str, Any]
     return kept
 
 
-def save_networks(folder: Path, seed: int, state: RLHFState, about: dict[str, str]) -> None:
+def save_networks(folder: Path, seed: int, state: RLHFState, environment: str) -> None:
     """Writes the scored policy's network, and the reward ensemble, as safetensors.
 
     The names are those of the attributes: ``torso.layers.0.weight``, ``actor.bias``.
     """
+    about = dict(format="bilevax-network", environment=environment)
     networks = {"policy": state.policy.agent.network, "reward": state.reward.model}
     for kind, network in networks.items():
         save_network(folder / f"{kind}-seed{seed}.safetensors", network, about)
@@ -161,11 +166,14 @@ def save_network(path: Path, network: PyTree, about: dict[str, str]) -> None:
     from safetensors.numpy import save
 
     with replacing(path) as file:
-        file.write(save(_named(network), metadata=about))
+        file.write(save({k: np.asarray(v) for k, v in _named(network).items()}, metadata=about))
 
 
 def load_network(path: Path, like: PyTree) -> PyTree:
-    """A network of the shapes of ``like``; ``ValueError`` where the file holds another."""
+    """A network of the shapes of ``like``; ``ValueError`` where the file holds another.
+
+    ``like`` may hold arrays or ``jax.ShapeDtypeStruct``.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -179,10 +187,9 @@ def load_network(path: Path, like: PyTree) -> PyTree:
     shapes = lambda named: {name: (a.shape, str(a.dtype)) for name, a in named.items()}
     if shapes(arrays) != shapes(wanted):
         raise ValueError(f"{path} holds a network of another environment or of other layers.")
-    dynamic, static = eqx.partition(like, eqx.is_array)
-    structure = jax.tree.structure(dynamic)
+    dynamic, static = eqx.partition(like, _is_array)
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
-    return eqx.combine(jax.tree.unflatten(structure, leaves), static)
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)
 
 
 def sync(file) -> None:
@@ -191,11 +198,14 @@ def sync(file) -> None:
     os.fsync(file.fileno())
 
 
-def _named(network) -> dict[str, np.ndarray]:
-    arrays = eqx.filter(network, eqx.is_array)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(arrays)
+def _named(network) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(network, _is_array))
     part = lambda entry: str(getattr(entry, "name", getattr(entry, "idx", entry)))
-    return {".".join(map(part, path)): np.asarray(leaf) for path, leaf in leaves}
+    return {".".join(map(part, path)): leaf for path, leaf in leaves}
+
+
+def _is_array(leaf):
+    return isinstance(leaf, jax.ShapeDtypeStruct) or eqx.is_array(leaf)
 
 
 def _versions() -> dict[str, str]:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..._types import Float
+from ..buffer import Pairs
 from .base import RLHFState
 
 
@@ -89,6 +92,17 @@ class RLHFRun:
     def faults(self) -> tuple[str, ...]:
         """One sentence for every seed that was stopped."""
         return tuple(one.fault for one in self.seeds if one.fault)
+
+
+def labelled_pairs(run: RLHFRun) -> Pairs:
+    """The pairs in the buffers of all seeds, oldest first within a seed."""
+
+    def one(buffer):
+        size, added = int(buffer.size), int(buffer.added)
+        return buffer.pairs.take((added + jnp.arange(size)) % size if size else jnp.arange(0))
+
+    parts = [one(seed.state.buffer) for seed in run.seeds]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def median(values: Sequence[float] | np.ndarray) -> float:

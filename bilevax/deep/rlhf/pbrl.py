@@ -79,6 +79,10 @@ class PBRL(AbstractAlgorithm):
     def _acting(self):
         return self._split[1]
 
+    @property
+    def samplers(self):
+        return self._acting, self._tracking
+
     def init(self, key):
         weight = self.penalty_weight.init()
         return first_state(self.setup, key, self._acting, self._tracking, weight)

@@ -176,7 +176,7 @@ class _Session:
             if resume:
                 done = {seed: int(state.round) for seed, state in self.states.items()}
                 self.history = rewrite_history(self.folder, done)
-            self.file = open(self.folder / HISTORY, "ab")
+            self.file = open(self.folder / HISTORY, "ab")  # noqa: SIM115 (closed by work)
 
     def work(self, workers, checkpoint_every, on_progress):
         try:
@@ -218,7 +218,7 @@ class _Session:
 
     def _one_round(self, seed, number):
         state = self.states[seed]
-        if number and self._restarts(number):
+        if self._restarts(number):
             state = _restarted(self.algorithm, state)
         with self.first_time.get(number, contextlib.nullcontext()):
             state, numbers, fault = one_round(self.algorithm, state, self.answers)
@@ -271,8 +271,7 @@ class _Session:
             sampler = self.algorithm.setup.sampler
             returns = evaluate(sampler, network, key, episodes=self.episodes)
         if self.folder is not None:
-            about = dict(format="bilevax-network", environment=self.algorithm.setup.sampler.spec.name)
-            save_networks(self.folder, seed, state, about)
+            save_networks(self.folder, seed, state, self.algorithm.setup.sampler.spec.name)
         self.results[seed] = SeedRun(
             seed=seed,
             state=state,
@@ -314,7 +313,9 @@ class _Session:
 def _strong(state):
     """The state without weak types, which would have every program compiled a second time."""
     is_key = lambda z: jnp.issubdtype(z.dtype, jax.dtypes.prng_key)
-    one = lambda z: z if not isinstance(z, jax.Array) or is_key(z) else lax.convert_element_type(z, z.dtype)
+    one = lambda z: (
+        z if not isinstance(z, jax.Array) or is_key(z) else lax.convert_element_type(z, z.dtype)
+    )
     return jax.tree.map(one, state)
 
 
@@ -340,20 +341,17 @@ def _with_known(algorithm, state, known):
 
 def _restarted(algorithm, state):
     """The state with every environment at the start of an episode."""
-    sampler = algorithm.setup.sampler
 
-    def one(learner, key):
-        running = learner.agent.scale.running
-        actors = sampler.with_count(running.shape[0]).start(key)
-        return eqx.tree_at(
-            lambda z: (z.actors, z.agent.scale.running), learner, (actors, jnp.zeros_like(running))
-        )
+    def one(learner, sampler, key):
+        actors, running = sampler.start(key), jnp.zeros_like(learner.agent.scale.running)
+        return eqx.tree_at(lambda z: (z.actors, z.agent.scale.running), learner, (actors, running))
 
+    acting, tracking = algorithm.samplers
     keys = jax.random.split(jax.random.fold_in(state.key, 2**30 + state.round))
-    state = eqx.tree_at(lambda s: s.policy, state, one(state.policy, keys[0]))
-    if state.tracker is None:
+    state = eqx.tree_at(lambda s: s.policy, state, one(state.policy, acting, keys[0]))
+    if tracking is None:
         return state
-    return eqx.tree_at(lambda s: s.tracker, state, one(state.tracker, keys[1]))
+    return eqx.tree_at(lambda s: s.tracker, state, one(state.tracker, tracking, keys[1]))
 
 
 def _writers(folder, seeds):

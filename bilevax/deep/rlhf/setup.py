@@ -1,9 +1,13 @@
 """What every algorithm of a comparison shares: environment, networks, labels and budgets."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 
+from ..._types import Key
 from ..actor_critic import AbstractLearner
 from ..reward_model import RewardLearner
+from ..reward_network import AbstractReward
 from ..sampler import AbstractSampler
 from ..schedule import AbstractSchedule, Decreasing
 from ..selection import AbstractSelection, DisagreementPairs
@@ -30,6 +34,8 @@ class Setup(eqx.Module):
             pairs in a minibatch.
         capacity: pairs in the buffer, the oldest replaced first.
         held_out: the share of pairs that only measure the reward model.
+        reward_network: makes a reward network from a key and the sampler; ``None`` chooses by the
+            shape of observations.
         center: the quantile of predicted rewards that becomes 0; ``None`` for their mean.
     """
 
@@ -53,6 +59,9 @@ class Setup(eqx.Module):
     capacity: int = eqx.field(static=True, default=3000)
     held_out: float = eqx.field(static=True, default=0.15)
     center: float | None = eqx.field(static=True, default=0.5)
+    reward_network: Callable[[Key, AbstractSampler], AbstractReward] | None = eqx.field(
+        static=True, default=None
+    )
 
     def __check_init__(self):
         for name in ("steps", "rounds", "segment", "window", "candidates", "members", "batch"):

@@ -14,6 +14,10 @@ class TrueReward(AbstractAlgorithm):
     setup: Setup
     asks = False
 
+    @property
+    def samplers(self):
+        return self.setup.sampler, None
+
     def init(self, key):
         return first_state(self.setup, key, self.setup.sampler, None, jnp.nan)
 

@@ -1,0 +1,188 @@
+"""Settings that learn, one for each environment of the command line.
+
+Every algorithm gets the same: environment steps, labels, networks and learner.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .._types import Key
+from .actor_critic import A2C, PPO, AbstractLearner
+from .environment import AbstractEnvironment
+from .environments.catcher import Catcher
+from .environments.minatar import minatar
+from .environments.moving_dot import MovingDot
+from .reward_model import RewardLearner
+from .reward_network import AbstractReward, MLPReward
+from .rlhf.setup import Setup
+from .sampler import AbstractSampler, CompiledSampler
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment but for the algorithm, the teacher and the seed.
+
+    Attributes:
+        sampler: ``sampler(count)`` gives that many environments.
+        learner: how policies learn.
+        envs: how many environments.
+        fields: fields of ``Setup`` that differ from its defaults.
+        penalty_weight, tracker_share: PBRL's own.
+        episodes: of the final evaluation.
+    """
+
+    sampler: Callable[[int], AbstractSampler]
+    learner: AbstractLearner
+    envs: int = 32
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    penalty_weight: float = 10.0
+    tracker_share: float = 0.125
+    episodes: int = 64
+
+    def setup(
+        self,
+        *,
+        steps: int | None = None,
+        labels: int | None = None,
+        rounds: int | None = None,
+        segment: int | None = None,
+        envs: int | None = None,
+    ) -> Setup:
+        """The setup, with these in place of the preset's own.
+
+        A run too short for its rounds has fewer of them.
+        """
+        given = dict(steps=steps, labels=labels, rounds=rounds, segment=segment)
+        fields: dict[str, Any] = dict(self.fields) | {
+            k: v for k, v in given.items() if v is not None
+        }
+        count = self.envs if envs is None else envs
+        if count < 1:
+            raise ValueError(f"Preset: envs is {count}; give at least 1.")
+        sampler = self.sampler(count)
+        if rounds is None and steps is not None:
+            most = max(1, steps // (sampler.steps * count))
+            fields["rounds"] = min(fields.get("rounds", 25), most)
+        return Setup(sampler, self.learner, **fields)
+
+
+def flat_reward(key: Key, sampler: AbstractSampler) -> AbstractReward:
+    """A small fully connected reward network: cheaper than patterns where a picture is tiny."""
+    spec = sampler.spec
+    scale = 1 / 255 if spec.observation_dtype == jnp.uint8 else 1.0
+    network = MLPReward.create(key, spec.observation_shape, spec.num_actions, width=32, scale=scale)
+    return jax.tree.map(lambda z: z.astype(jnp.float32), network)
+
+
+def own_preset(env: AbstractEnvironment) -> Preset:
+    """For a functional environment of one's own."""
+    return Preset(lambda count: CompiledSampler(env, count, 8), _a2c(2e-3))
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name: a key of ``PRESETS``, ``atari-NAME`` or ``gym:ID``.
+
+    ``ModuleNotFoundError`` names the extra to install; ``ValueError`` where there is no such name.
+    """
+    if name.startswith("atari-"):
+        return _atari(name.removeprefix("atari-"))
+    if name.startswith("gym:"):
+        return _gymnasium(name.removeprefix("gym:"))
+    if name not in PRESETS:
+        raise ValueError(f"preset: there is no {name!r}; choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]()
+
+
+def _a2c(learning_rate: float) -> A2C:
+    clipped = optax.clip_by_global_norm(0.5)
+    return A2C(optax.chain(clipped, optax.adam(learning_rate, eps=1e-5)))
+
+
+def _moving_dot() -> Preset:
+    return Preset(
+        lambda count: CompiledSampler(MovingDot(), count, 8),
+        _a2c(3e-3),
+        envs=16,
+        fields=dict(_TINY, steps=60_000, labels=100, segment=10),
+    )
+
+
+def _catcher() -> Preset:
+    # An episode is five steps long, and so is a segment.
+    return Preset(
+        lambda count: CompiledSampler(Catcher(), count, 5),
+        _a2c(3e-3),
+        envs=32,
+        fields=dict(_TINY, steps=150_000, labels=200, segment=5),
+    )
+
+
+_TINY = dict(
+    rounds=10,
+    width=32,
+    depth=1,
+    reward_network=flat_reward,
+    first_fit_steps=200,
+    fit_steps=100,
+    capacity=500,
+    reward_learner=RewardLearner(checks=4),
+)
+
+
+def _minatar(game: str) -> Preset:
+    env = minatar(game)
+    return Preset(
+        lambda count: CompiledSampler(env, count, 8),
+        _a2c(2e-3),
+        fields=dict(
+            steps=1_000_000,
+            rounds=20,
+            labels=1000,
+            window=32,
+            capacity=1000,
+            held_out=0.1,
+            first_fit_steps=300,
+            fit_steps=60,
+            reward_learner=RewardLearner(checks=2),
+        ),
+    )
+
+
+def _atari(game: str) -> Preset:
+    from .environments.atari import atari_sampler
+
+    clipped = optax.clip_by_global_norm(0.5)
+    return Preset(
+        lambda count: atari_sampler(game, count, 128),
+        PPO(optax.chain(clipped, optax.adam(2.5e-4, eps=1e-5))),
+        envs=16,
+        fields=dict(steps=10_000_000, rounds=50, labels=5500, window=4),
+        episodes=16,
+    )
+
+
+def _gymnasium(name: str) -> Preset:
+    from .environments.gymnasium import gymnasium_sampler
+
+    return Preset(
+        lambda count: gymnasium_sampler(name, count, 32),
+        _a2c(2e-3),
+        envs=8,
+        fields=dict(steps=200_000, labels=500, window=16),
+        episodes=16,
+    )
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "moving-dot": _moving_dot,
+    "catcher": _catcher,
+    "minatar-breakout": lambda: _minatar("Breakout"),
+    "minatar-asterix": lambda: _minatar("Asterix"),
+    "minatar-freeway": lambda: _minatar("Freeway"),
+    "minatar-space-invaders": lambda: _minatar("SpaceInvaders"),
+}
