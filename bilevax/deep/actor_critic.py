@@ -56,20 +56,22 @@ class ReturnScale(eqx.Module):
         zero = jnp.zeros((), jnp.float32)
         return cls(jnp.zeros(count, jnp.float32), zero, zero, zero)
 
-    def update(self, reward, done, discount, memory=0.99) -> "ReturnScale":
-        """After the rewards ``[T, N]`` of a rollout."""
+    def update(self, reward, done, real, discount, memory=0.99) -> "ReturnScale":
+        """After the rewards ``[T, N]`` of a rollout, those of automatic resets left out."""
 
         def step(running, now):
-            reward, done = now
-            running = discount * running + reward
+            reward, done, real = now
+            running = jnp.where(real, discount * running + reward, 0)
             return jnp.where(done, 0, running), running
 
-        running, returns = lax.scan(step, self.running, (reward, done))
-        share = 1 - memory
+        running, returns = lax.scan(step, self.running, (reward, done, real))
+        count = jnp.sum(real)
+        mean = lambda z: jnp.sum(jnp.where(real, z, 0)) / jnp.maximum(count, 1)
+        share = (1 - memory) * (count > 0).astype(jnp.float32)
         return ReturnScale(
             running,
-            memory * self.mean + share * jnp.mean(returns),
-            memory * self.second + share * jnp.mean(returns**2),
+            memory * self.mean + share * mean(returns),
+            memory * self.second + share * mean(returns**2),
             memory * self.weight + share,
         )
 
@@ -238,7 +240,8 @@ class PPO(AbstractLearner):
 
 
 def _scaled(agent, rollout, reward, discount):
-    return agent.scale.update(reward, rollout.terminated | rollout.truncated, discount)
+    done = rollout.terminated | rollout.truncated
+    return agent.scale.update(reward, done, ~rollout.fake, discount)
 
 
 def _real(rollout):

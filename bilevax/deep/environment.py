@@ -7,7 +7,7 @@ in Python steps. ``rollout.py`` turns both into the same ``Rollout``.
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import numpy as np
@@ -70,6 +70,7 @@ class AbstractEnvironment(eqx.Module):
         return channels_to_rgb(observation)
 
 
+@runtime_checkable
 class HostEnvironment(Protocol):
     """A vector of environments outside JAX, with automatic reset."""
 

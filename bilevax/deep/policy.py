@@ -110,4 +110,6 @@ def _nature(key, spec):
     init = jax.nn.initializers.orthogonal(math.sqrt(2))
     kernels = tuple(init(k, shape, jnp.float32) for k, shape in zip(keys, shapes, strict=True))
     biases = tuple(jnp.zeros(shape[-1], jnp.float32) for shape in shapes)
-    return NatureTorso(kernels, biases, dense(last, 7 * 7 * 64, 512))
+    # Normal, not orthogonal: decomposing a matrix of this size takes longer than a first round.
+    weight = jax.random.normal(last, (7 * 7 * 64, 512), jnp.float32) * (2 / (7 * 7 * 64)) ** 0.5
+    return NatureTorso(kernels, biases, Linear(weight, jnp.zeros(512, jnp.float32)))

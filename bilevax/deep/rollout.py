@@ -134,10 +134,10 @@ class HostActors(eqx.Module):
             must stand for these to be theirs.
     """
 
-    observation: np.ndarray
-    total: np.ndarray
-    length: np.ndarray
-    place: np.ndarray
+    observation: Shaped[Array | np.ndarray, "N *obs"]
+    total: Float[Array | np.ndarray, " N"]
+    length: Int[Array | np.ndarray, " N"]
+    place: Int[Array | np.ndarray, "2"]
 
 
 def start_host_actors(env: HostEnvironment, key: Key) -> HostActors:
@@ -156,7 +156,7 @@ def collect_on_host(
     env: HostEnvironment, policy: ActorCritic, actors: HostActors, key: Key, steps: int
 ) -> tuple[HostActors, Rollout]:
     """As ``collect``, for environments outside JAX. Observations stay in NumPy."""
-    records = []
+    records, actors = [], jax.tree.map(np.asarray, actors)
     for k in jax.random.split(key, steps):
         action, log_prob, value = map(np.asarray, _act(policy, actors.observation, k))
         result = env.step(action)

@@ -62,7 +62,7 @@ class Summary(eqx.Module):
     """
 
     episode_return: Scalar
-    episodes: Scalar
+    episodes: Int[Array, ""]
     learned_reward: Scalar
     entropy: Scalar
     value_loss: Scalar
@@ -244,7 +244,7 @@ def joined(rollouts: Rollout) -> Rollout:
 
 
 def _improve_once(learner, agent, rollout, rate, extra, key):
-    reward = rate(rollout)
+    reward = rate(rollout).astype(jnp.float32)
     zero = jnp.zeros((), jnp.float32)
     losses = dict(entropy=zero, value_loss=zero)
     if learner is not None:

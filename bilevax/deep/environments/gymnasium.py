@@ -1,18 +1,15 @@
 """Any vector environment of Gymnasium (Towers et al. 2024) with finitely many actions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..environment import HostStep, Spec, channels_to_rgb, frame_to_rgb
 from ..sampler import HostSampler
 
-if TYPE_CHECKING:
-    from gymnasium.vector import VectorEnv
-
 
 class GymnasiumVector:
-    """A ``HostEnvironment`` over a Gymnasium vector environment, whatever its automatic reset.
+    """A ``HostEnvironment`` over a ``gymnasium.vector.VectorEnv``, whatever its automatic reset.
 
     ``NextStep`` spends one step on each reset, which is flagged as fake. ``SameStep`` hands over an
     episode's last observation in ``info``. Where it is ``Disabled``, episodes are restarted here.
@@ -24,13 +21,13 @@ class GymnasiumVector:
     spec: Spec
     num_envs: int
 
-    def __init__(self, envs: "VectorEnv", *, name: str | None = None):
+    def __init__(self, envs: Any, *, name: str | None = None):
         self.name = type(envs.unwrapped).__name__ if name is None else name
         self._envs = envs
         self._mode = _autoreset_mode(envs, self.name)
         self._first_action = _first_action(envs.single_action_space, self.name)
         shape, dtype, self._states = _observations(envs.single_observation_space, self.name)
-        self.spec = Spec(self.name, shape, dtype, int(envs.single_action_space.n))  # type: ignore
+        self.spec = Spec(self.name, shape, dtype, int(envs.single_action_space.n))
         self.num_envs = envs.num_envs
         self._ended = np.zeros(self.num_envs, bool)
 

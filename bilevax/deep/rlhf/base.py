@@ -19,7 +19,7 @@ from ..actor_critic import Agent
 from ..buffer import Pairs, PreferenceBuffer
 from ..policy import actor_critic
 from ..reward_model import FitMetrics, RewardModel, RewardState
-from ..reward_network import AbstractReward, MLPReward
+from ..reward_network import AbstractReward, MLPReward, StridedReward
 from ..reward_scale import RewardNormalizer, correlation
 from ..rollout import Rollout
 from ..sampler import AbstractRate, AbstractSampler, NoExtra, Summary, TrueRate
@@ -112,13 +112,7 @@ def first_state(
     if tracking is not None:
         tracker, summary = first_learner(setup, tracking, keys[1])
         steps += summary.steps
-    reward = setup.reward_learner.init(
-        RewardModel.create(
-            keys[2],
-            lambda k: (setup.reward_network or reward_network)(k, setup.sampler),
-            members=setup.members,
-        )
-    )
+    reward = _first_reward(setup, keys[2])
     like, _ = cut(setup, policy.window, keys[3], 1)
     buffer = PreferenceBuffer.empty(setup.capacity, like, share=setup.held_out)
     return RLHFState(
@@ -140,8 +134,7 @@ def first_state(
 def first_learner(setup: Setup, sampler: AbstractSampler, key: Key) -> tuple[Learner, Summary]:
     """A random policy that has walked one window without learning."""
     network_key, start_key, walk_key = jax.random.split(key, 3)
-    network = actor_critic(network_key, sampler.spec, setup.width, setup.depth)
-    agent = setup.learner.start(network, sampler.count)
+    agent = _first_agent(setup, sampler.spec, sampler.count, network_key)
     walked = sampler.improve(
         None,
         agent,
@@ -155,15 +148,29 @@ def first_learner(setup: Setup, sampler: AbstractSampler, key: Key) -> tuple[Lea
     return Learner(agent, walked.actors, walked.window), walked.summary
 
 
-def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
-    """The network for an environment.
+# Compiled as a whole: a random network is dozens of operations that would be compiled one by one.
+@eqx.filter_jit
+def _first_agent(setup, spec, count, key):
+    return setup.learner.start(actor_critic(key, spec, setup.width, setup.depth), count)
 
-    An MLP on the flat observation: in grids of cells ``ConvReward`` learns from fewer labels, but
-    it rates a tenth as many steps a second, and every step of a run is rated.
+
+@eqx.filter_jit
+def _first_reward(setup, key):
+    network = lambda k: (setup.reward_network or reward_network)(k, setup.sampler)
+    return setup.reward_learner.init(RewardModel.create(key, network, members=setup.members))
+
+
+def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
+    """The network for an environment: patches of large images, else an MLP.
+
+    In grids of cells ``ConvReward`` learns from fewer labels than an MLP, but it rates a tenth as
+    many steps a second, and every step of a run is rated.
     """
     spec = sampler.spec
     scale = 1 / 255 if spec.observation_dtype == jnp.uint8 else 1.0
-    network = MLPReward.create(key, spec.observation_shape, spec.num_actions, scale=scale)
+    large = len(spec.observation_shape) == 3 and max(spec.observation_shape[:2]) > 32
+    kind = StridedReward if large else MLPReward
+    network = kind.create(key, spec.observation_shape, spec.num_actions, scale=scale)
     return jax.tree.map(lambda z: z.astype(jnp.float32), network)
 
 
