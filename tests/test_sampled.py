@@ -11,11 +11,13 @@ import pytest
 from scipy.stats import chi2
 
 import bilevax as bx
+from bilevax._exact import Terms
 from bilevax.deep import sampled as sm
 
 S, L, A = 3, 2, 2
 DISCOUNT = 0.8
 RESAMPLES = 200
+ONE = jnp.asarray(1.0)
 OPTIMUM = 12.5212  # the leader's return that exact hypergradient descent finds
 
 
@@ -97,7 +99,7 @@ def flat(policy):
 
 
 @eqx.filter_jit
-def estimates(simulator, x, policies, tables, keys, trace=1.0):
+def estimates(simulator, x, policies, tables, keys, trace):
     """Per key: the follower's V and both gradients under policy 0, and the leader's."""
 
     def one(key):
@@ -151,7 +153,7 @@ def test_every_estimate_is_unbiased_whatever_the_table_and_whoever_played(name):
     policies = jnp.stack([flat(own), flat(other)])
     table = jnp.asarray(np.random.default_rng(3).normal(size=policies.shape))
     keys = jax.random.split(jax.random.key(0), RESAMPLES)
-    found = estimates(sm.as_simulator(problem), x, policies, table, keys)
+    found = estimates(sm.as_simulator(problem), x, policies, table, keys, ONE)
     for samples, player in zip(found, (sm.FOLLOWER, sm.LEADER), strict=True):
         for sample, exact in zip(samples, exact_terms(problem, x, own, player), strict=True):
             assert misfit(sample, exact) > 0.01
@@ -162,7 +164,7 @@ def test_the_test_of_bias_sees_any_one_term_missing():
     policies = jnp.stack([flat(own), flat(other)])
     keys = jax.random.split(jax.random.key(0), RESAMPLES)
     table = jnp.asarray(np.random.default_rng(3).normal(size=policies.shape))
-    found = estimates(sm.as_simulator(problem), x, policies, table, keys)[0]
+    found = estimates(sm.as_simulator(problem), x, policies, table, keys, ONE)[0]
 
     def partial_return(x, policy, held):
         """V with one part of the MDP a constant to derivatives."""
@@ -182,14 +184,14 @@ def test_the_test_of_bias_sees_any_one_term_missing():
 
 def test_tables_cut_the_variance_and_leave_the_mean():
     problem, x, own, _ = setting("simultaneous")
-    simulator, policies = sm.as_simulator(problem), own[None]
+    simulator, policies = sm.as_simulator(problem), jnp.stack([own, own])
     keys = jax.random.split(jax.random.key(1), RESAMPLES)
     mdp = problem.lower(x)
     reward = problem.upper_reward(x)
     plain = eqx.tree_at(lambda m: (m.reward, m.tau), mdp, (reward, 0.0 * mdp.tau))
     exact = jnp.stack([bx.q_values(mdp, own), bx.q_values(plain, own)])
-    without = estimates(simulator, x, policies, 0 * exact, keys)
-    with_tables = estimates(simulator, x, policies, exact, keys)
+    without = estimates(simulator, x, policies, 0 * exact, keys, ONE)
+    with_tables = estimates(simulator, x, policies, exact, keys, ONE)
     for bare, helped in zip(without, with_tables, strict=True):
         factors = [spread(b) / spread(h) for b, h in zip(bare, helped, strict=True)]
         # Measured: (the value, the gradient in x, the gradient in the policy) by these factors.
@@ -201,7 +203,7 @@ def test_a_short_trace_is_unbiased_just_where_the_table_is_exact():
     keys = jax.random.split(jax.random.key(2), RESAMPLES)
     exact = bx.q_values(problem.lower(x), own)
     tables = jnp.stack([exact, jnp.zeros_like(exact)])
-    found = estimates(sm.as_simulator(problem), x, own[None], tables, keys, trace=0.0)
+    found = estimates(sm.as_simulator(problem), x, jnp.stack([own, own]), tables, keys, 0 * ONE)
     for samples, player, fits in zip(found, (sm.FOLLOWER, sm.LEADER), (True, False), strict=True):
         in_x = exact_terms(problem, x, own, player)[1]
         assert (misfit(samples[1], in_x) > 0.01) == fits
@@ -251,16 +253,42 @@ def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
     assert solution.best_response_value is None and solution.relative_gap is None
 
 
-def test_the_same_seed_gives_the_same_bits_and_every_step_a_fresh_key(solved):
-    _, estimator, _, first, second = solved
+def test_the_same_seed_gives_the_same_bits(solved):
+    *_, first, second = solved
     np.testing.assert_array_equal(first.x, second.x)
     np.testing.assert_array_equal(first.policy, second.policy)
-    # Twice the same x and policy, but other episodes: plain SGD of rate 0 sees other values.
-    still = bx.IndependentGradient(update=bx.SoftmaxLogits(optax.sgd(0.0)))
-    state = still.init(estimator, first.x, None, jax.random.key(1))
-    step = eqx.filter_jit(still.step)
-    state = step(estimator, state)
-    assert state.progress.upper_value != step(estimator, state).progress.upper_value
+
+
+class Recorder(bx.AbstractEstimator):
+    """An estimator of nothing, whose memory is the keys that it was given."""
+
+    def init(self, oracle, x, key):
+        return jnp.full((1, 2), 0.5), ()
+
+    def respond(self, oracle, x, policy, memory, key, *, single_loop):
+        return (*memory, key)
+
+    def penalised_gradient(self, penalty, x, policy, weight, memory, key):
+        terms = Terms(jnp.asarray(0.0), jnp.asarray(0.0), jnp.asarray(True), None)
+        return terms, (jnp.zeros_like(x), jnp.zeros_like(policy)), (*memory, key)
+
+    def interactive(self, x):
+        return False
+
+    def project(self, x):
+        return x
+
+    independent_gradient = hypergradient = unrolled_gradient = certify = None
+    tempered = mirror_step = None
+
+
+def test_no_two_calls_of_two_steps_share_a_key():
+    solver = bx.PBRL(update=bx.SoftmaxLogits(optax.sgd(0.1)))
+    state = solver.init(Recorder(), jnp.zeros(1), None, jax.random.key(0))
+    for _ in range(2):
+        state = solver.step(Recorder(), state)
+    keys = [state.key, *state.memory]
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == 5
 
 
 @pytest.mark.slow
@@ -277,20 +305,23 @@ def test_a_99_percent_interval_covers_what_it_should(solved):
         assert jnp.mean(inside) >= 0.95  # 99 of 100 expected; 94 or fewer have chance 5e-4
 
 
-def test_every_stream_plays_its_episodes_and_none_is_cut(solved):
-    game, _, _, solution, _ = solved
-    dynamics = sm.GameSimulator(game).at(solution.x)
-    policy = solution.policy[None]
+def test_streams_play_their_episodes_and_say_so_where_the_buffer_ends_first():
+    game = random_game()
+    x = jnp.zeros((S, L))
+    dynamics = sm.GameSimulator(game).at(x)
+    policy = game.lower(x).uniform_policy()[None]
     draw = jax.jit(sm.rollout, static_argnames=("streams", "episodes", "max_steps"))
-    seen = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=90)
-    np.testing.assert_array_equal(jnp.sum(seen.first, axis=0), 4)
-    np.testing.assert_array_equal(jnp.sum(seen.over & seen.active, axis=0), 4)
-    mean, expected = seen.steps / seen.episodes, 1 / (1 - DISCOUNT)  # nothing else ends here
-    error = np.sqrt(DISCOUNT) / (1 - DISCOUNT) / np.sqrt(seen.episodes)
-    assert seen.cut == 0 and abs(mean - expected) < 2.6 * error
-    # A buffer too short says so.
-    short = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=20)
-    assert 0.2 < short.cut < 0.8
+    seen = draw(dynamics, policy, jax.random.key(0), streams=400, episodes=4, max_steps=30)
+    done = jnp.sum(seen.over & seen.active, axis=0)
+    assert 0.02 < seen.cut < 0.3 and np.isclose(seen.cut, np.mean(done < 4))
+    np.testing.assert_array_equal(jnp.max(done), 4)
+    # An episode begins at the start, and after each that is over; nothing follows the last one.
+    begun = jnp.sum(seen.first, axis=0)
+    np.testing.assert_array_equal(begun[done == 4], 4)
+    # Nothing but the discount ends episodes here: stops are coins of chance 1 - discount.
+    stops, coins = jnp.sum(done), seen.steps
+    noise = np.sqrt(DISCOUNT * (1 - DISCOUNT) / coins)
+    assert abs(stops / coins - (1 - DISCOUNT)) < 3 * noise
 
 
 def test_a_stream_is_longer_than_its_buffer_with_the_stated_chance_at_most():

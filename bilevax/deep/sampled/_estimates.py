@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._types import Array, Float, PyTree, Scalar
+from ..._types import Array, Float, PyTree, Scalar, ScalarLike
 from ._rollout import Rollout
 from ._simulator import AbstractDynamics, AbstractSimulator
 
@@ -76,7 +76,7 @@ def returns(
     table: Float[Array, "S A"] | None = None,
     *,
     policy: int = 0,
-    trace: float = 1.0,
+    trace: ScalarLike = 1.0,
 ) -> Returns:
     """D_t = w_t delta_t + trace D_{t+1} within each episode, for one of the rollout's policies.
 

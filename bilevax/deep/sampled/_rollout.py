@@ -84,10 +84,9 @@ def rollout(
     cumulative = jnp.cumsum(policies, axis=-1)
     player = jnp.arange(streams) // (streams // policies.shape[0])
 
-    def act(state, key):
+    def act(state, uniform):
         rows = cumulative[player, state]
-        mark = jax.random.uniform(key, state.shape, rows.dtype)[:, None] * rows[:, -1:]
-        return jnp.sum(rows <= mark, axis=-1)
+        return jnp.sum(rows <= uniform[:, None] * rows[:, -1:], axis=-1)
 
     def cond(carry):
         t, _, left, _, _ = carry
@@ -95,16 +94,17 @@ def rollout(
 
     def body(carry):
         t, state, left, first, record = carry
-        keys = jax.random.split(jax.random.fold_in(for_steps, t), 4)
-        action = act(state, keys[0])
-        outcome, after, ended = dynamics.step(state, action, keys[1])
-        stopped = jax.random.uniform(keys[2], state.shape, policies.dtype) >= dynamics.discount
+        own, for_step, for_reset = jax.random.split(jax.random.fold_in(for_steps, t), 3)
+        for_action, for_stop = jax.random.uniform(own, (2, streams), policies.dtype)
+        action = act(state, for_action)
+        outcome, after, ended = dynamics.step(state, action, for_step)
+        stopped = for_stop >= dynamics.discount
         over, active = ended | stopped, left > 0
         seen = (state, action, outcome, after, ended, over, first & active, active)
         record = jax.tree.map(
             lambda buffer, row: lax.dynamic_update_index_in_dim(buffer, row, t, 0), record, seen
         )
-        state = jnp.where(over, dynamics.reset(keys[3], streams), after)
+        state = jnp.where(over, dynamics.reset(for_reset, streams), after)
         return t + 1, state, left - over, over, record
 
     for_start, for_steps = jax.random.split(key)

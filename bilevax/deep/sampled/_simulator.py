@@ -89,8 +89,7 @@ class AbstractSimulator(eqx.Module):
 class Roulette(eqx.Module):
     """Rows of probabilities to draw from: entry k of a row, or none with what a row lacks to one.
 
-    Draws by inversion, so that equal keys give equal draws from equal rows, and mostly equal ones
-    from rows that differ little.
+    Draws by inversion of the cumulative sums, in log2 K looks.
     """
 
     probability: Float[Array, "R K"]
@@ -102,13 +101,13 @@ class Roulette(eqx.Module):
         self.cumulative = jax.lax.stop_gradient(jnp.cumsum(probability, axis=-1))
         self.missing = 1 - jnp.sum(probability, axis=-1)
 
-    def draw(self, row: Int[Array, " M"], key: Key) -> Int[Array, " M"]:
-        """An entry of each row; K where nothing of the row came up."""
+    def draw(self, row: Int[Array, " M"], uniform: Float[Array, " M"]) -> Int[Array, " M"]:
+        """An entry of each row from numbers in [0, 1); K where nothing of the row came up."""
         width = self.cumulative.shape[-1]
         total = self.cumulative[row, -1]
         # A row short of one by rounding alone never comes up empty.
         full = 1 - total <= 64 * jnp.finfo(total.dtype).eps * width**0.5
-        mark = jax.random.uniform(key, row.shape, total.dtype) * jnp.where(full, total, 1)
+        mark = uniform * jnp.where(full, total, 1)
         low, high = jnp.zeros_like(row), jnp.full_like(row, width)
         for _ in range(math.ceil(math.log2(width + 1))):  # the first entry above the mark
             middle = (low + high) // 2
@@ -144,12 +143,12 @@ class _GameDynamics(AbstractDynamics):
     upper_reward: Float[Array, " J"]
 
     def reset(self, key, count):
-        for_state, for_lead = jax.random.split(key)
+        for_state, for_lead = jax.random.uniform(key, (2, count), self.reward.dtype)
         state = self.starts.draw(jnp.zeros(count, int), for_state)
         return self._arrive(state, for_lead) if self.sees_action else state
 
     def step(self, state, action, key):
-        for_lead, for_state = jax.random.split(key)
+        for_lead, for_state = jax.random.uniform(key, (2, *state.shape), self.reward.dtype)
         if not self.sees_action:
             lead = self.leader.draw(state, for_lead)
             row = self._joint(state, action, lead)
@@ -176,8 +175,8 @@ class _GameDynamics(AbstractDynamics):
         row = self._joint(state, action, lead)
         return Replay(start, chance, self.reward[row], self.upper_reward[row])
 
-    def _arrive(self, state, key):
-        return state * self.sizes[1] + self.leader.draw(state, key)
+    def _arrive(self, state, uniform):
+        return state * self.sizes[1] + self.leader.draw(state, uniform)
 
     def _joint(self, state, action, lead):
         _, leads, follows = self.sizes
@@ -239,11 +238,13 @@ class _ModelDynamics(AbstractDynamics):
     upper_reward: Float[Array, " R"]
 
     def reset(self, key, count):
-        return self.starts.draw(jnp.zeros(count, int), key)
+        uniform = jax.random.uniform(key, (count,), self.reward.dtype)
+        return self.starts.draw(jnp.zeros(count, int), uniform)
 
     def step(self, state, action, key):
         states = self.shape[-2]
-        entry = self.nature.draw(self._row(state, action, self.shared), key)
+        uniform = jax.random.uniform(key, state.shape, self.reward.dtype)
+        entry = self.nature.draw(self._row(state, action, self.shared), uniform)
         ended = entry == self.nature.cumulative.shape[-1]
         after = jnp.where(ended, 0, entry)
         if self.next_state is not None:
