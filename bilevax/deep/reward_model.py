@@ -69,7 +69,7 @@ class FitMetrics(eqx.Module):
     """What a fit found. Losses are means over members, accuracies those of the ensemble's mean.
 
     Attributes:
-        loss, accuracy: on training pairs.
+        loss, accuracy: on the training pairs of the last minibatches.
         held_out_loss, held_out_accuracy: on the held-out pairs; NaN while there is none.
         penalty: the penalty term; 0 without one.
         kept_step: after how many of the fit's steps the kept parameters were seen, the mean over
@@ -139,8 +139,9 @@ class RewardLearner(eqx.Module):
         ``penalty(member)`` is added to every member's loss. A module keeps the compiled program
         from one call to the next; a fresh closure compiles anew.
         """
+        if steps < 1 or batch < 1:
+            raise ValueError(f"RewardLearner: {steps} steps of {batch} pairs; give at least 1.")
         count = state.model.size
-        rows_key, sample_key = jax.random.split(key)
         data = _digest(state.model, buffer.pairs)
         parameters, rest = split(_in_units_of(data, buffer.training_weight, state.model.members))
         weight = _bootstrap(count, buffer.serial) * buffer.training_weight
@@ -168,7 +169,7 @@ class RewardLearner(eqx.Module):
 
         best = _Best(parameters, jnp.full(count, jnp.inf), jnp.zeros(count, int))
         carry = (parameters, state.moments, best, jnp.ones(3, bool))
-        rows = buffer.training_rows(rows_key, (steps, count, batch))
+        rows = buffer.training_rows(key, (steps, count, batch))
         carry, _ = lax.scan(step, carry, (rows, jnp.arange(1, steps + 1)))
         parameters, moments, best, fine = carry
         judged = (self.checks > 0) & (jnp.sum(held_out.answers.weight) > 0)
@@ -176,7 +177,7 @@ class RewardLearner(eqx.Module):
         kept = jax.tree.map(lambda a, b: jnp.where(judged, a, b), best, last)
         model = RewardModel(eqx.combine(kept.parameters, rest))
 
-        row = buffer.training_rows(sample_key, (max(batch, buffer.most_held_out),))
+        row = rows[-1].reshape(-1)
         sample = _weighted(data, row, buffer.training_weight[row])
         extra = terms(kept.parameters, sample)[1]
         metrics = _metrics(model, sample, held_out, jnp.mean(extra), jnp.mean(kept.step), fine)
@@ -230,10 +231,9 @@ def _bootstrap(members, serial):
     """Each member's factor on each pair's weight, the same whenever the pair is met."""
     if members == 1:
         return jnp.ones((1, serial.size))
-    one = lambda member, pair: jax.random.exponential(
-        jax.random.fold_in(jax.random.fold_in(jax.random.key(0), member), pair)
-    )
-    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.arange(members), serial)
+    base = jax.random.key(0)
+    one = lambda pair: jax.random.exponential(jax.random.fold_in(base, pair), (members,))
+    return jax.vmap(one, out_axes=1)(serial)
 
 
 def _terms(penalty, pairs_axis):
