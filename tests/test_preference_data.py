@@ -202,7 +202,8 @@ def test_a_data_set_of_another_environment_is_named(tmp_path):
     manifest = save(tmp_path)
     fits: dict[str, Any] = dict(environment="dot", num_actions=3, observation_shape=SHAPE)
     manifest.require(**fits)
-    for name, other in dict(environment="pong", num_actions=4, observation_shape=(3, 3)).items():
+    others: dict[str, Any] = dict(environment="pong", num_actions=4, observation_shape=(3, 3))
+    for name, other in others.items():
         with pytest.raises(ValueError, match=f"has {name} .*, and the environment"):
             manifest.require(**fits | {name: other})
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Bool, Int, Key
+from .._types import Array, Bool, Float, Int, Key
 from .segments import Segments
 from .teacher import Answers
 
@@ -112,27 +112,35 @@ class PreferenceBuffer(eqx.Module):
 
     def sample(self, key: Key, count: int) -> Pairs:
         """``count`` training pairs, uniformly with replacement; weight 0 if there is none."""
-        return self.take_training(draw_rows(key, self.filled & ~self.held_out, (count,)))
-
-    def take_training(self, row: Int[Array, "*K"]) -> Pairs:
-        """The pairs in these rows; one that is empty or held out gets weight 0."""
-        usable = (self.filled & ~self.held_out)[row]
+        row = self.training_rows(key, (count,))
         pairs = self.pairs.take(row)
-        weight = jnp.where(usable, pairs.answers.weight, 0)
-        return eqx.tree_at(lambda p: p.answers.weight, pairs, weight)
+        return eqx.tree_at(lambda p: p.answers.weight, pairs, self.training_weight[row])
 
-    def held_out_pairs(self) -> Pairs:
-        """All held-out pairs, padded with pairs of weight 0 to a fixed shape."""
+    def training_rows(self, key: Key, shape: tuple[int, ...]) -> Int[Array, "..."]:
+        """Rows of training pairs, drawn uniformly with replacement; any row if there is none."""
+        usable = self.training_weight > 0
+        order = jnp.nonzero(usable, size=self.capacity, fill_value=0)[0]
+        return order[jax.random.randint(key, shape, 0, jnp.maximum(jnp.sum(usable), 1))]
+
+    @property
+    def training_weight(self) -> Float[Array, " C"]:
+        """The weight of each row's answer; 0 where it is held out or holds no pair."""
+        return jnp.where(self.filled & ~self.held_out, self.pairs.answers.weight, 0)
+
+    @property
+    def serial(self) -> Int[Array, " C"]:
+        """How many pairs had been added before the one in each row."""
+        last = self.added - 1
+        return last - (last - jnp.arange(self.capacity)) % self.capacity
+
+    def held_out_rows(self) -> tuple[Int[Array, " H"], Float[Array, " H"]]:
+        """The held-out rows and their weights, padded with rows of weight 0 to a fixed shape."""
         usable = self.filled & self.held_out
         row = jnp.nonzero(usable, size=self.most_held_out, fill_value=0)[0]
         real = jnp.arange(self.most_held_out) < jnp.sum(usable)
-        pairs = self.pairs.take(row)
-        weight = jnp.where(real, pairs.answers.weight, 0)
-        return eqx.tree_at(lambda p: p.answers.weight, pairs, weight)
+        return row, jnp.where(real, self.pairs.answers.weight[row], 0)
 
-
-def draw_rows(key: Key, usable: Bool[Array, " C"], shape: tuple[int, ...]) -> Int[Array, "..."]:
-    """Rows drawn uniformly, with replacement, from the usable ones; any row if there is none."""
-    order = jnp.nonzero(usable, size=usable.shape[0], fill_value=0)[0]
-    pick = jax.random.randint(key, shape, 0, jnp.maximum(jnp.sum(usable), 1))
-    return order[pick]
+    def held_out_pairs(self) -> Pairs:
+        """All held-out pairs, padded with pairs of weight 0 to a fixed shape."""
+        row, weight = self.held_out_rows()
+        return eqx.tree_at(lambda p: p.answers.weight, self.pairs.take(row), weight)

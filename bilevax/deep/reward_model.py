@@ -14,8 +14,9 @@ import optax
 from jax import lax
 
 from .._types import Array, Bool, Float, Int, Key, PyTree, Scalar, Shaped
-from .buffer import Pairs, PreferenceBuffer, draw_rows
-from .reward_network import AbstractReward
+from .buffer import Pairs, PreferenceBuffer
+from .preference_loss import accuracy, bradley_terry_loss
+from .reward_network import AbstractReward, split
 from .segments import Segments
 from .teacher import Answers
 
@@ -57,29 +58,6 @@ class RewardModel(eqx.Module):
         return jnp.sum(self.predict(segments.observation, segments.action), axis=-1)
 
 
-def bradley_terry_loss(
-    first_sum: Float[Array, "*M Q"], second_sum: Float[Array, "*M Q"], answers: Answers
-) -> Float[Array, "*M"]:
-    """The weighted mean of ``-p log sigmoid(z) - (1 - p) log sigmoid(-z)``, z = second - first.
-
-    p is the probability that the answer gives to the second segment; 0 if every weight is 0.
-    """
-    margin = second_sum - first_sum
-    return _weighted_mean(jax.nn.softplus(margin) - answers.second * margin, answers.weight)
-
-
-def accuracy(
-    first_sum: Float[Array, "*M Q"], second_sum: Float[Array, "*M Q"], answers: Answers
-) -> Float[Array, "*M"]:
-    """The weighted share of pairs that are ordered as answered; NaN if none is.
-
-    Pairs answered "equal" say nothing about an order and do not count; equal sums count half.
-    """
-    right = 0.5 + 0.5 * jnp.sign(second_sum - first_sum) * jnp.sign(answers.second - 0.5)
-    weight = answers.weight * (answers.second != 0.5)
-    return jnp.sum(weight * right, axis=-1) / jnp.sum(weight, axis=-1)
-
-
 class RewardState(eqx.Module):
     """A reward model and the moments of its optimiser."""
 
@@ -91,7 +69,7 @@ class FitMetrics(eqx.Module):
     """What a fit found. Losses are means over members, accuracies those of the ensemble's mean.
 
     Attributes:
-        loss, accuracy: on training pairs.
+        loss, accuracy: on the training pairs of the last minibatches.
         held_out_loss, held_out_accuracy: on the held-out pairs; NaN while there is none.
         penalty: the penalty term; 0 without one.
         kept_step: after how many of the fit's steps the kept parameters were seen, the mean over
@@ -129,21 +107,21 @@ class FitMetrics(eqx.Module):
 class RewardLearner(eqx.Module):
     """Adam with decoupled weight decay on the Bradley-Terry loss, stopped early.
 
-    Each member sees minibatches of its own. ``checks`` times in a fit its loss on the held-out
-    pairs, plus the penalty, is looked at, and it ends with the parameters where that was lowest,
-    those of the start included. With ``checks = 0``, or while no pair is held out, it ends with
-    the last parameters.
+    Each member sees minibatches of its own, and, where there are several, weighs every pair by a
+    draw from the exponential distribution that stays with it (the Bayesian bootstrap, Rubin
+    1981). ``checks`` times in a fit its loss on the held-out pairs, plus the penalty, is looked
+    at, and it ends with the parameters where that was lowest. The start is no candidate: a few
+    held-out pairs can rate it best by chance, and new answers would then never count. With
+    ``checks = 0``, or while no pair is held out, it ends with the last parameters.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-2
     checks: int = eqx.field(static=True, default=8)
 
     def init(self, model: RewardModel) -> RewardState:
         """The state before the first fit."""
-        return RewardState(
-            model, self._optimizer().init(eqx.filter(model.members, eqx.is_inexact_array))
-        )
+        return RewardState(model, self._optimizer().init(split(model.members)[0]))
 
     @eqx.filter_jit
     def fit(
@@ -161,21 +139,23 @@ class RewardLearner(eqx.Module):
         ``penalty(member)`` is added to every member's loss. A module keeps the compiled program
         from one call to the next; a fresh closure compiles anew.
         """
+        if steps < 1 or batch < 1:
+            raise ValueError(f"RewardLearner: {steps} steps of {batch} pairs; give at least 1.")
         count = state.model.size
-        rows_key, sample_key = jax.random.split(key)
-        usable = buffer.filled & ~buffer.held_out
-        rows = draw_rows(rows_key, usable, (steps, count, batch))
-        held_out = buffer.held_out_pairs()
-        parameters, static = eqx.partition(state.model.members, eqx.is_inexact_array)
-        terms = jax.vmap(_terms(static, penalty))
-        judge = lambda parameters: jnp.add(*terms(parameters, _shared(held_out, count)))
+        data = _digest(state.model, buffer.pairs)
+        parameters, rest = split(_in_units_of(data, buffer.training_weight, state.model.members))
+        weight = _bootstrap(count, buffer.serial) * buffer.training_weight
+        held_out = _weighted(data, *buffer.held_out_rows())
+        terms = lambda parameters, pairs: _terms(penalty, None)(parameters, rest, pairs)
+        each = lambda parameters, pairs: _terms(penalty, 0)(parameters, rest, pairs)
+        judge = lambda parameters: jnp.add(*terms(parameters, held_out)[:2])
         every = max(1, steps // self.checks) if self.checks else steps + 1
 
         def step(carry, now):
             parameters, moments, best, fine = carry
             row, k = now
-            pairs = buffer.take_training(row)
-            total = lambda parameters: _total(terms(parameters, pairs))
+            pairs = _weighted(data, row, jnp.take_along_axis(weight, row, axis=1))
+            total = lambda parameters: _total(each(parameters, pairs))
             gradient, (preference, extra) = jax.grad(total, has_aux=True)(parameters)
             now_fine = jnp.stack([_finite(preference), _finite(extra), _finite(gradient)])
             update, moved = self._optimizer().update(gradient, moments, parameters)
@@ -187,17 +167,19 @@ class RewardLearner(eqx.Module):
             best = lax.cond(look, seen, lambda: best) if self.checks else best
             return (parameters, moments, best, fine & now_fine), None
 
-        best = _Best(parameters, judge(parameters), jnp.zeros(count, int))
+        best = _Best(parameters, jnp.full(count, jnp.inf), jnp.zeros(count, int))
         carry = (parameters, state.moments, best, jnp.ones(3, bool))
+        rows = buffer.training_rows(key, (steps, count, batch))
         carry, _ = lax.scan(step, carry, (rows, jnp.arange(1, steps + 1)))
         parameters, moments, best, fine = carry
         judged = (self.checks > 0) & (jnp.sum(held_out.answers.weight) > 0)
         last = _Best(parameters, best.value, jnp.full(count, steps))
         kept = jax.tree.map(lambda a, b: jnp.where(judged, a, b), best, last)
-        model = RewardModel(eqx.combine(kept.parameters, static))
+        model = RewardModel(eqx.combine(kept.parameters, rest))
 
-        sample = buffer.sample(sample_key, max(batch, buffer.most_held_out))
-        extra = terms(kept.parameters, _shared(sample, count))[1]
+        row = rows[-1].reshape(-1)
+        sample = _weighted(data, row, buffer.training_weight[row])
+        extra = terms(kept.parameters, sample)[1]
         metrics = _metrics(model, sample, held_out, jnp.mean(extra), jnp.mean(kept.step), fine)
         return RewardState(model, moments), metrics
 
@@ -213,44 +195,80 @@ class _Best(NamedTuple):
     step: Int[Array, " M"]
 
 
+class _Digest(NamedTuple):
+    """Pairs of segments, as far as their sums of rewards depend on them."""
+
+    first: PyTree
+    second: PyTree
+    answers: Answers
+
+
 def evaluate(model: RewardModel, pairs: Pairs) -> tuple[Scalar, Scalar]:
     """The members' mean loss on these pairs, and the accuracy of the ensemble's mean reward."""
-    first, second = model.sums(pairs.first), model.sums(pairs.second)
+    return _evaluate(model, _digest(model, pairs))
+
+
+def _evaluate(model, pairs):
+    sums = lambda member: (member.total(pairs.first), member.total(pairs.second))
+    first, second = eqx.filter_vmap(sums)(model.members)
     loss = jnp.mean(jax.vmap(bradley_terry_loss, (0, 0, None))(first, second, pairs.answers))
     return loss, accuracy(jnp.mean(first, 0), jnp.mean(second, 0), pairs.answers)
 
 
-def _terms(static, penalty):
-    """One member's preference loss and penalty, as a function of its parameters and pairs."""
+def _digest(model, pairs):
+    member = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, model.members)
+    summary = lambda part: member.summary(part.observation, part.action)
+    return _Digest(summary(pairs.first), summary(pairs.second), pairs.answers)
 
-    def terms(parameters, pairs):
-        member = eqx.combine(parameters, static)
-        total = lambda part: jnp.sum(member(part.observation, part.action), axis=-1)
-        loss = bradley_terry_loss(total(pairs.first), total(pairs.second), pairs.answers)
-        return loss, jnp.zeros_like(loss) if penalty is None else penalty(member)
 
-    return terms
+def _weighted(pairs, row, weight):
+    """These rows, with these weights of their answers."""
+    taken = jax.tree.map(lambda leaf: leaf[row], pairs)
+    return taken._replace(answers=eqx.tree_at(lambda a: a.weight, taken.answers, weight))
+
+
+def _bootstrap(members, serial):
+    """Each member's factor on each pair's weight, the same whenever the pair is met."""
+    if members == 1:
+        return jnp.ones((1, serial.size))
+    base = jax.random.key(0)
+    one = lambda pair: jax.random.exponential(jax.random.fold_in(base, pair), (members,))
+    return jax.vmap(one, out_axes=1)(serial)
+
+
+def _terms(penalty, pairs_axis):
+    """Every member's preference loss and penalty, from parameters, all else, and pairs."""
+
+    def terms(parameters, rest, pairs):
+        member = eqx.combine(parameters, rest)
+        first, second = member.total(pairs.first), member.total(pairs.second)
+        loss = bradley_terry_loss(first, second, pairs.answers)
+        extra = jnp.zeros_like(loss) if penalty is None else penalty(member)
+        return loss, extra, member.cost()
+
+    return eqx.filter_vmap(terms, in_axes=(eqx.if_array(0), eqx.if_array(0), pairs_axis))
+
+
+def _in_units_of(pairs, weight, members):
+    change = lambda a, b: b - a if jnp.issubdtype(a.dtype, jnp.floating) else None
+    difference = jax.tree.map(change, pairs.first, pairs.second)
+    return eqx.filter_vmap(lambda member: member.in_units_of(difference, weight))(members)
 
 
 def _total(parts):
-    return jnp.sum(parts[0] + parts[1]), parts
-
-
-def _shared(pairs, count):
-    """The same pairs for each member."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), pairs)
+    return jnp.sum(sum(parts)), parts[:2]
 
 
 def _better(best, new):
     """Each member's better one of two; a value that is NaN never wins."""
-    wins = (new.value < best.value) | jnp.isnan(best.value)
+    wins = new.value < best.value
     pick = lambda a, b: jnp.where(wins.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(pick, new, best)
 
 
 def _metrics(model, sample, held_out, penalty, step, fine):
-    loss, right = evaluate(model, sample)
-    held_out_loss, held_out_right = evaluate(model, held_out)
+    loss, right = _evaluate(model, sample)
+    held_out_loss, held_out_right = _evaluate(model, held_out)
     empty = jnp.sum(held_out.answers.weight) == 0
     held_out_loss = jnp.where(empty, jnp.nan, held_out_loss)
     return FitMetrics(loss, right, held_out_loss, held_out_right, penalty, step, *fine)
@@ -258,8 +276,3 @@ def _metrics(model, sample, held_out, penalty, step, fine):
 
 def _finite(tree):
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def _weighted_mean(value, weight):
-    total = jnp.sum(weight, axis=-1)
-    return jnp.sum(weight * value, axis=-1) / jnp.where(total > 0, total, 1)
