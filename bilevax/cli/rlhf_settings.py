@@ -2,7 +2,6 @@
 
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,10 +19,11 @@ from ..deep.rlhf.drlhf import DRLHF
 from ..deep.rlhf.pbrl import PBRL
 from ..deep.rlhf.setup import Setup
 from ..deep.rlhf.true_reward import TrueReward
+from ..deep.sampler import AbstractSampler, CompiledSampler
 from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
 from ..io.run_folder import CONFIG
-from .catalogue import absolute, blaming, function_in, is_file, nearest
+from .catalogue import absolute, blaming, first_sentence, function_in, is_file, nearest
 
 ALGORITHMS = {
     "pbrl": "both levels together, with a policy that tracks the best response (the default)",
@@ -104,6 +104,7 @@ class RLHFTask:
         packages = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
         return dict(
             kind="rlhf",
+            about=_about(self.algorithm.setup.sampler),
             command=["bilevax", *sys.argv[1:]],
             settings=asdict(self.settings),
             setup={
@@ -177,18 +178,17 @@ def read_rlhf_settings(folder: Path) -> RLHFSettings:
 
 def _algorithm(settings: RLHFSettings, found: Preset, setup: Setup) -> AbstractAlgorithm:
     weight = settings.penalty_weight
-    makers: dict[str, Callable[[Setup], AbstractAlgorithm]] = {
-        "drlhf": DRLHF,
-        "true-reward": TrueReward,
-        "pbrl": lambda setup: PBRL(
-            setup,
-            found.penalty_weight if weight is None else weight,
-            found.tracker_share,
-        ),
-    }
     if weight is not None and settings.algorithm != "pbrl":
         raise ValueError(f"--penalty-weight belongs to pbrl; {settings.algorithm} has no penalty.")
-    return makers[settings.algorithm](setup)
+    if settings.algorithm == "drlhf":
+        return DRLHF(setup)  # pyright: ignore[reportCallIssue]
+    if settings.algorithm == "true-reward":
+        return TrueReward(setup)  # pyright: ignore[reportCallIssue]
+    return PBRL(  # pyright: ignore[reportCallIssue]
+        setup,
+        penalty_weight=found.penalty_weight if weight is None else weight,
+        tracker_share=found.tracker_share,
+    )
 
 
 def _own(name: str) -> Preset:
@@ -226,6 +226,11 @@ def _teacher(settings: RLHFSettings) -> ScriptedTeacher:
     if not own:
         return ScriptedTeacher.oracle()
     return makers[settings.teacher]() if value is None else makers[settings.teacher](value)
+
+
+def _about(sampler: AbstractSampler) -> str:
+    """The first sentences on the environment, where it says something about itself."""
+    return first_sentence(type(sampler.env)) if isinstance(sampler, CompiledSampler) else ""
 
 
 def _known(settings: RLHFSettings, algorithm: AbstractAlgorithm) -> Pairs:

@@ -50,7 +50,9 @@ class LearningDisplay:
         if self.quiet or self.console.is_terminal or time.monotonic() - self.printed < _EVERY:
             return
         share = progress.rounds / progress.max_rounds
-        self.console.print(f"{self.name}: {share:.0%}  {line}", highlight=False, markup=False)
+        self.console.print(
+            f"{self.name}: {share:.0%}  {line}", highlight=False, markup=False, soft_wrap=True
+        )
         self.printed = time.monotonic()
 
 

@@ -79,7 +79,9 @@ class Round(NamedTuple):
 
 
 class AbstractSampler(eqx.Module):
-    """Where policies act: a vector of environments of one kind."""
+    """Where policies act: a vector of environments of one kind, ``steps`` steps a rollout."""
+
+    steps: eqx.AbstractVar[int]
 
     @property
     @abc.abstractmethod

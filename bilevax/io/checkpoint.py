@@ -78,18 +78,19 @@ def _split(path):
     return header, data
 
 
-def _is_key(leaf):
+def is_key(leaf: Any) -> bool:
+    """Whether the leaf is an array of typed random keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _write_leaf(file, leaf):
     # NumPy's format has no typed random keys, only the integers that they are made of.
-    data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    data = jax.random.key_data(leaf) if is_key(leaf) else leaf
     eqx.default_serialise_filter_spec(file, data)
 
 
 def _read_leaf(file, leaf):
-    if not _is_key(leaf):
+    if not is_key(leaf):
         return eqx.default_deserialise_filter_spec(file, leaf)
     data = eqx.default_deserialise_filter_spec(file, jax.random.key_data(leaf))
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))

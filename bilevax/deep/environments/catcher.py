@@ -22,13 +22,13 @@ class Catcher(AbstractEnvironment):
         return Spec("catcher", (self.size, self.size, 2), jnp.bool_, 3)
 
     def reset(self, key):
-        column = jax.random.randint(key, (), 0, self.size)
+        column = jax.random.randint(key, (), 0, self.size, jnp.int32)
         state = (jnp.zeros((), jnp.int32), column, jnp.asarray(self.size // 2, jnp.int32))
         return state, self._show(*state)
 
     def step(self, key, state, action):
         row, column, paddle = state
-        row, paddle = row + 1, jnp.clip(paddle + action - 1, 0, self.size - 1)
+        row, paddle = row + 1, jnp.clip(paddle + action.astype(jnp.int32) - 1, 0, self.size - 1)
         down = row >= self.size - 1
         reward = jnp.where(down, jnp.where(paddle == column, 1.0, -1.0), 0.0).astype(jnp.float32)
         state = (row, column, paddle)

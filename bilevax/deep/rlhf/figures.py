@@ -19,12 +19,13 @@ def curve_figure(
     label: str,
     *,
     level: tuple[float, str] | None = None,
+    lowest: float | None = None,
     percent: bool = False,
 ) -> "Figure | None":
     """A quantity against steps: every seed, their median, and the band from lowest to highest.
 
     ``None`` where the history holds no number of that name. ``level`` is a line to compare with,
-    and what it is.
+    and what it is; ``lowest`` the lower end of the axis.
     """
     curves = seed_curves(history, name)
     if not any(np.isfinite(values).any() for _, values in curves.values()):
@@ -59,6 +60,8 @@ def curve_figure(
     ax.set_xlabel("environment steps")
     ax.set_ylabel(label)
     ax.margins(x=0.01)
+    if lowest is not None:
+        ax.set_ylim(bottom=lowest)
     return figure
 
 

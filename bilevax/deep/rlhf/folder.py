@@ -73,7 +73,9 @@ def fingerprint(algorithm: AbstractAlgorithm, teacher: object, seed: int, first:
     moves = jax.make_jaxpr(algorithm.setup.learner.optimizer.update)(
         agent.network, agent.optimizer_state, agent.network
     )
-    arrays = [np.asarray(z).tolist() for z in jax.tree.leaves(algorithm) if eqx.is_array(z)]
+    numbers = lambda z: jax.random.key_data(z) if checkpoint.is_key(z) else z
+    leaves = filter(eqx.is_array, jax.tree.leaves(algorithm))
+    arrays = [np.asarray(numbers(z)).tolist() for z in leaves]
     parts = [
         algorithm,
         algorithm.setup.sampler.spec,

@@ -105,7 +105,7 @@ def labelled_pairs(run: RLHFRun) -> Pairs:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
-def median(values: Sequence[float] | np.ndarray) -> float:
+def median(values: Sequence[float] | Sequence[int] | np.ndarray) -> float:
     """The median of the values that are numbers; NaN if none is."""
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
@@ -113,7 +113,7 @@ def median(values: Sequence[float] | np.ndarray) -> float:
 
 
 def median_interval(
-    values: Sequence[float] | np.ndarray, level: float = 0.95
+    values: Sequence[float] | Sequence[int] | np.ndarray, level: float = 0.95
 ) -> tuple[float, float]:
     """The confidence interval of a median from order statistics, free of any distribution.
 

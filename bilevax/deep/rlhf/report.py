@@ -10,7 +10,7 @@ import numpy as np
 
 from ...io import figures as svg
 from ...io.files import read_json, write_text
-from ...io.page import duration, number, page, table, text
+from ...io.page import UNKNOWN, duration, number, page, table, text
 from ...io.run_folder import CONFIG, HISTORY, REPORT, RESULT
 from .clip import CLIP
 from .figures import curve_figure, scatter_figure
@@ -46,6 +46,7 @@ def write_rlhf_report(folder: Path) -> Path:
             f"<h1>{text(settings['env'])}, taught by preferences</h1>"
             if settings["algorithm"] != "true-reward"
             else f"<h1>{text(settings['env'])}, on its true reward</h1>",
+            f'<p class="lead">{text(config.get("about", ""))}</p>' if config.get("about") else "",
             f"<p>{_METHODS[settings['algorithm']]}</p>",
             _verdict(result, folder),
             _tiles(result, settings, history),
@@ -93,7 +94,7 @@ def _tiles(result, settings, history) -> str:
         tiles = [("True return", number(_known(result["true_return"]), 4), about)]
         if asks:
             accuracy = _known(result["reward_accuracy"])
-            shown = f"{accuracy:.0%}" if np.isfinite(accuracy) else "not known"
+            shown = _percent(accuracy)
             tiles += [
                 ("Labels", f"{result['labels']:,}", f"per seed, teacher: {settings['teacher']}"),
                 ("Reward accuracy", shown, "on answers it never saw"),
@@ -114,7 +115,8 @@ def _tiles(result, settings, history) -> str:
         if asks and result is not None
         else ""
     )
-    return f'<div class="tiles">{"".join(parts)}</div>{words}'
+    narrow = "grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr))"
+    return f'<div class="tiles" style="{narrow}">{"".join(parts)}</div>{words}'
 
 
 def _clips(folder, settings) -> str:
@@ -167,16 +169,26 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]], result) -> str:
             _scatter(folder),
             "<b>Predicted against true.</b> Each point is a segment of the final policy. The more "
             "they rise from left to right, the better the reward model knows the true reward "
-            "where the policy now is. Only the order matters: unit and zero are the model's own. "
+            "where the policy now is. Blue is the first seed, "
+            "grey the others. Only the order matters: unit and zero are the model's own. "
             "A policy that always does well leaves little to see: its segments are all alike.",
         ),
         (
-            curve_figure(history, "labels", "labels so far"),
+            curve_figure(history, "correlation", "correlation"),
+            "<b>Correlation.</b> Of predicted with true returns of segments of the policy of the "
+            "time: 1 is perfect, 0 is no better than chance.",
+        ),
+        (
+            curve_figure(history, "labels", "labels so far", lowest=0)
+            if any(line["labels"] for line in history)
+            else None,
             "<b>Labels.</b> How many pairs had been answered. Most are asked early, when they "
             "teach the most.",
         ),
         (
-            curve_figure(history, "penalty", "penalty"),
+            curve_figure(history, "penalty", "penalty")
+            if any(line["penalty"] > 0 for line in history)
+            else None,
             "<b>Penalty.</b> How much more the tracker, which only chases the learned reward, "
             "would earn than the scored policy, times the penalty weight. 0: the policy already "
             "is the best answer.",
@@ -216,7 +228,7 @@ def _seeds(result) -> str:
             f"{number(_known(one['true_return']), 4)} ± {number(_known(one['standard_error']), 2)}",
             f"{one['steps']:,}",
             f"{one['labels']:,}",
-            number(_known(one["reward_accuracy"]), 3),
+            _percent(_known(one["reward_accuracy"])),
         ]
         for one in result["seeds"]
     ]
@@ -242,6 +254,10 @@ def _repeat(config: dict[str, Any], folder: Path) -> str:
         f"<details><summary>All settings</summary><pre>{text(settings)}</pre></details>",
     ]
     return "".join(parts)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if np.isfinite(share) else UNKNOWN
 
 
 def _known(value: float | None) -> float:

@@ -46,7 +46,7 @@ def one_round(
     return state, line, ""
 
 
-def _ask(setup: Setup, state, teacher, keys: Key, count: int) -> RLHFState:
+def _ask(setup: Setup, state, teacher, keys, count: int) -> RLHFState:
     """The state with this round's answers."""
     if isinstance(teacher, AbstractLabeller):
         if count:

@@ -1,0 +1,257 @@
+import json
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+
+from bilevax.deep.actor_critic import A2C
+from bilevax.deep.buffer import Pairs
+from bilevax.deep.environment import AbstractEnvironment, Spec, Step
+from bilevax.deep.environments.catcher import Catcher
+from bilevax.deep.environments.moving_dot import MovingDot
+from bilevax.deep.labeller import AbstractLabeller
+from bilevax.deep.policy import actor_critic
+from bilevax.deep.presets import flat_reward
+from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup
+from bilevax.deep.rlhf import run as run_module
+from bilevax.deep.rlhf.evaluation import evaluate
+from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
+from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
+from bilevax.deep.rlhf.run import run_rlhf
+from bilevax.deep.rollout import collect, start_actors
+from bilevax.deep.sampler import CompiledSampler
+from bilevax.deep.teacher import Answers
+
+# One setup throughout: what is compiled once serves all these tests.
+SETUP: Any = Setup(
+    CompiledSampler(MovingDot(size=4, horizon=6), 4, 4),
+    A2C(optax.adam(1e-2)),
+    steps=96,
+    rounds=3,
+    labels=6,
+    segment=3,
+    window=2,
+    candidates=1,
+    members=2,
+    width=8,
+    depth=1,
+    first_fit_steps=3,
+    fit_steps=3,
+    batch=4,
+    capacity=11,
+    reward_network=flat_reward,
+)
+# Equal shares: both policies run the same programs.
+ALGORITHM: Any = PBRL(SETUP, tracker_share=0.5)  # pyright: ignore[reportCallIssue]
+
+
+def bits(run, seed=0):
+    """The state's arrays and the history of a seed, as bytes and numbers."""
+    state = next(one.state for one in run.seeds if one.seed == seed)
+    is_key = lambda z: jnp.issubdtype(z.dtype, jax.dtypes.prng_key)
+    leaves = [jax.random.key_data(z) if is_key(z) else z for z in jax.tree.leaves(state)]
+    lines = [dict(line, seconds=0) for line in run.history if line["seed"] == seed]
+    return [np.asarray(z).tobytes() for z in leaves], json.dumps(lines)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run_rlhf(ALGORITHM, [0, 1], episodes=4)
+
+
+def test_a_seed_gives_the_same_bits_whatever_runs_beside_it(whole):
+    alone = run_rlhf(ALGORITHM, [1], episodes=4, workers=1)
+    assert bits(alone, 1) == bits(whole, 1) != bits(whole, 0)
+    np.testing.assert_array_equal(alone.seeds[0].returns, whole.seeds[1].returns)
+
+
+def test_history_counts_steps_of_both_policies_and_all_labels(whole):
+    lines = [line for line in whole.history if line["seed"] == 0]
+    assert [line["round"] for line in lines] == [0, 1, 2]
+    assert [line["labels"] for line in lines] == np.cumsum(SETUP.asked).tolist()
+    # The first window is walked before the first round: 2 rollouts of 4 steps, 4 environments.
+    assert [line["steps"] for line in lines] == [32 + 32, 32 + 64, 32 + 96]
+    assert all(0 <= line["equal_share"] <= 1 for line in lines)
+
+
+def test_nothing_of_a_run_is_in_double_precision(whole):
+    wide = {jnp.dtype("float64"), jnp.dtype("int64")}
+    assert jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    assert not {z.dtype for z in jax.tree.leaves(whole.seeds[0].state)} & wide
+
+
+@pytest.mark.parametrize("env", [MovingDot(), Catcher()], ids=["dot", "catcher"])
+def test_rollouts_are_in_single_precision_even_with_x64(env):
+    def walk(key):
+        network = actor_critic(key, env.spec, 8, 1)
+        return collect(env, network, start_actors(env, key, 2), key, 3)
+
+    shapes = eqx.filter_eval_shape(walk, jax.random.key(0))
+    assert jnp.dtype("float64") not in {z.dtype for z in jax.tree.leaves(shapes)}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, monkeypatch, crash):
+    folder = tmp_path / "run"
+
+    def interrupted(progress):
+        raise KeyboardInterrupt
+
+    def lost(algorithm, state, teacher):
+        if int(state.round) == 2:
+            raise KeyboardInterrupt
+        return one_round(algorithm, state, teacher)
+
+    one_round = run_module.one_round
+    options: dict[str, Any] = dict(directory=folder, episodes=4, checkpoint_every=0.0)
+    with monkeypatch.context() as patch:
+        if crash:
+            patch.setattr(run_module, "one_round", lost)
+        with pytest.raises(KeyboardInterrupt):
+            run_rlhf(ALGORITHM, [0, 1], on_progress=None if crash else interrupted, **options)
+    assert list(folder.glob("seed*.checkpoint"))
+    other: Any = PBRL(SETUP, penalty_weight=3.0)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ValueError, match="belongs to another algorithm"):
+        run_rlhf(other, [0, 1], resume=True, **options)
+    with open(folder / "history.jsonl", "ab") as file:
+        file.write(b'{"seed": 0, "rou')  # a line cut short by a crash
+    resumed = run_rlhf(ALGORITHM, [0, 1], resume=True, **options)
+    assert [bits(resumed, seed) for seed in (0, 1)] == [bits(whole, seed) for seed in (0, 1)]
+    kept = sorted(read_rlhf_history(folder), key=lambda line: (line["seed"], line["round"]))
+    assert [(z["seed"], z["round"]) for z in kept] == [(s, r) for s in (0, 1) for r in range(3)]
+    assert not list(folder.glob("*.checkpoint"))
+    with pytest.raises(ValueError, match="finished"):
+        run_rlhf(ALGORITHM, [0, 1], resume=True, **options)
+    network = whole.seeds[1].state.policy.agent.network
+    saved = load_network(folder / "policy-seed1.safetensors", network)
+    assert eqx.tree_equal(saved, network)
+    with pytest.raises(ValueError, match="another environment or of other layers"):
+        load_network(folder / "reward-seed1.safetensors", network)
+
+
+class Breaking(AbstractAlgorithm):
+    """As PBRL, but for one seed the preference loss is not finite in round 1."""
+
+    setup: Setup
+    bad_key: Any
+    asks = True
+    samplers = ALGORITHM.samplers
+
+    def init(self, key):
+        state = ALGORITHM.init(key)
+        weight = jnp.where(jnp.all(key == self.bad_key), 9.0, state.weight)
+        return eqx.tree_at(lambda s: s.weight, state, weight.astype(jnp.float32))
+
+    def fit(self, state, key, steps):
+        fine = not (int(state.round) == 1 and float(state.weight) == 9)
+        state, metrics = ALGORITHM.fit(state, key, steps)
+        return state, eqx.tree_at(lambda m: m.preference_finite, metrics, jnp.asarray(fine))
+
+    def improve(self, state, key):
+        return ALGORITHM.improve(state, key)
+
+
+def test_a_reward_model_that_is_not_finite_stops_its_seed_alone(tmp_path):
+    broken: Any = Breaking(SETUP, jax.random.key(1))  # pyright: ignore[reportCallIssue]
+    run = run_rlhf(broken, [0, 1], directory=tmp_path / "run", episodes=4)
+    assert len(run.faults) == 1
+    assert "seed 1 stopped in round 1: the preference loss became NaN" in run.faults[0]
+    assert math.isnan(run.seeds[1].true_return)
+    assert int(run.seeds[1].state.round) == 1
+    assert run.true_return == run.seeds[0].true_return
+    assert [p.name for p in (tmp_path / "run").glob("*.checkpoint")] == ["seed1.checkpoint"]
+
+
+class Late(AbstractLabeller):
+    """Prefers the first of every pair, one round late."""
+
+    def __init__(self):
+        self.waiting, self.ready = [], []
+
+    def submit(self, first, second):
+        count = first.count
+        self.waiting.append((first, second, Answers(jnp.zeros(count), jnp.ones(count))))
+
+    def collect(self):
+        ready, self.ready, self.waiting = self.ready, self.waiting, []
+        return ready
+
+
+def test_answers_may_come_a_round_late():
+    run = run_rlhf(ALGORITHM, 1, labeller=Late(), episodes=4)
+    first, second, _ = SETUP.asked
+    assert [line["labels"] for line in run.history] == [0, first, first + second]
+    with pytest.raises(ValueError, match="one labeller cannot answer 2 seeds"):
+        run_rlhf(ALGORITHM, 2, labeller=Late())
+
+
+def test_known_pairs_count_as_labels_and_are_kept(whole):
+    pairs = labelled_pairs(whole)
+    assert pairs.answers.second.shape == (12,)
+    known = pairs.take(slice(0, 5))
+    run = run_rlhf(ALGORITHM, 1, known=known, episodes=4)
+    assert run.history[0]["labels"] == 5 + SETUP.asked[0]
+    kept: Pairs = labelled_pairs(run).take(slice(0, 5))
+    np.testing.assert_array_equal(kept.first.observation, known.first.observation)
+    with pytest.raises(ValueError, match="12 pairs and the buffer 11"):
+        run_rlhf(ALGORITHM, 1, known=pairs)
+
+
+class Lengths(AbstractEnvironment):
+    """Each step earns 1; an episode takes 1 step or 10, as its first observation says."""
+
+    @property
+    def spec(self):
+        return Spec("lengths", (1,), jnp.float32, 2)
+
+    def reset(self, key):
+        length = jnp.where(jax.random.bernoulli(key), 10, 1)
+        return (length, jnp.zeros((), int)), length[None].astype(jnp.float32)
+
+    def step(self, key, state, action):
+        length, time = state
+        over = time + 1 >= length
+        observation = length[None].astype(jnp.float32)
+        return Step((length, time + 1), observation, jnp.float32(1), over, jnp.asarray(False))
+
+
+def test_evaluation_counts_one_whole_episode_of_each_environment():
+    sampler = CompiledSampler(Lengths(), 4, 4)
+    network = actor_critic(jax.random.key(0), sampler.spec, 4, 1)
+    returns = evaluate(sampler, network, jax.random.key(1), episodes=400)
+    assert set(returns) == {1.0, 10.0}
+    # Half of them are long; of episodes as they end, ten in eleven would be short.
+    assert abs(np.mean(returns) - 5.5) < 4 * 4.5 / 400**0.5
+    cut = evaluate(sampler, network, jax.random.key(1), episodes=400, max_steps=3)
+    np.testing.assert_array_equal(cut, np.minimum(returns, 3))
+
+
+def test_median_interval_holds_the_median_as_often_as_it_says():
+    for n in range(6, 30):
+        low, high = median_interval(np.arange(1, n + 1.0)[::-1])
+        j = int(low)
+        assert high == n + 1 - j
+        cover = lambda j, n=n: 1 - 2 * scipy.stats.binom.cdf(j - 1, n, 0.5)
+        assert cover(j) >= 0.95 > cover(j + 1)
+    assert median_interval([3.0, math.nan, 1.0, 2.0]) == (1.0, 3.0)
+    assert all(map(math.isnan, median_interval([1.0, math.nan])))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(seeds=0), "at least one"),
+        (dict(seeds=[1, 1]), "each once"),
+        (dict(seeds=1, workers=0), "workers is 0"),
+        (dict(seeds=1, resume=True), "need the directory"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        run_rlhf(ALGORITHM, **options)
