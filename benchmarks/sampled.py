@@ -22,7 +22,7 @@ from scipy.stats import chi2
 
 import bilevax as bx
 from bilevax.deep import sampled as sm
-from bilevax.problems import four_rooms, stackelberg
+from bilevax.problems import ZooProblem, four_rooms, stackelberg
 
 jax.config.update("jax_enable_x64", True)
 
@@ -32,7 +32,7 @@ class Case:
     """A problem, and how it is sampled and solved."""
 
     name: str
-    zoo: object
+    zoo: ZooProblem
     options: dict = field(default_factory=dict)
     weights: tuple[float, float] = (3.0, 30.0)
     rate: float = 0.1
@@ -73,8 +73,8 @@ def cases() -> dict[str, Case]:
             "four rooms, tau .005, beta 1",
             four_rooms(),
             dict(streams=64, episodes=8, trace=0.9, decay=0.7, sweeps=10, window=5000.0),
-            weights=(100.0, 2000.0),
-            steps=600,
+            weights=(10.0, 1000.0),
+            steps=1200,
         ),
     }
 

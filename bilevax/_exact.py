@@ -6,6 +6,7 @@ estimates.
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,7 +30,6 @@ from ._answer import (
 from ._equilibrium import Equilibrium, newton_matrix
 from ._game import ZeroSumGame
 from ._gap import Gap, best_responses, duality_gap
-from ._interval import Interval
 from ._linear import improved, solves_densely
 from ._mdp import MDP, Evaluation, evaluate, per_context
 from ._oracle import AbstractOracle, Response, cold_start, respond, track
@@ -99,8 +99,8 @@ class Certificate(eqx.Module):
     Each is exact, an interval from samples, or ``None`` where it is not known.
     """
 
-    upper: Scalar | Interval
-    upper_at_best_response: Scalar | Interval | None
+    upper: Any  # Scalar | Interval
+    upper_at_best_response: Any  # Scalar | None
     gap: Gap
 
 

@@ -7,18 +7,19 @@ tested on the computed U and L themselves, with room for rounding, so the bounds
 values, the direction w and the step c of U = V + c w were found.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._interval import Interval
 from ._linear import policy_system
 from ._mdp import MDP, action_values, per_context, soft_maximum
 from ._oracle import PolicyIteration, Response, cold_start, respond
 from ._penalty import is_mdp
 from ._transition import SuccessorList
-from ._types import Array, Float, PyTree, Scalar
+from ._types import Array, Float, PyTree
 
 _ENLARGEMENTS = 60
 
@@ -35,9 +36,9 @@ class Gap(eqx.Module):
     From samples ``absolute`` is an interval, and what is not known is ``None``.
     """
 
-    absolute: Scalar | Interval
-    relative: Scalar | Interval | None
-    largest: Scalar | Interval | None
+    absolute: Any  # Scalar | Interval
+    relative: Any  # Scalar | None
+    largest: Any  # Scalar | None
 
 
 @eqx.filter_jit

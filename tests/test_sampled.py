@@ -146,7 +146,8 @@ def exact_terms(problem, x, policy, player):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "sequential" else n for n in PROBLEMS]
+    "name",
+    [n if n == "simultaneous" else pytest.param(n, marks=pytest.mark.slow) for n in PROBLEMS],
 )
 def test_every_estimate_is_unbiased_whatever_the_table_and_whoever_played(name):
     problem, x, own, other = setting(name)
@@ -159,27 +160,35 @@ def test_every_estimate_is_unbiased_whatever_the_table_and_whoever_played(name):
             assert misfit(sample, exact) > 0.01
 
 
-def test_the_test_of_bias_sees_any_one_term_missing():
-    problem, x, own, other = setting("everything moves")
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("simultaneous", ["transition"]),
+        pytest.param(
+            "everything moves", ["reward", "transition", "initial"], marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_test_of_bias_sees_any_one_term_missing(name, parts):
+    problem, x, own, other = setting(name)
     policies = jnp.stack([flat(own), flat(other)])
     keys = jax.random.split(jax.random.key(0), RESAMPLES)
-    table = jnp.asarray(np.random.default_rng(3).normal(size=policies.shape))
-    found = estimates(sm.as_simulator(problem), x, policies, table, keys, ONE)[0]
+    table = flat(bx.q_values(problem.lower(x), own))
+    tables = jnp.stack([table, table])
+    found = estimates(sm.as_simulator(problem), x, policies, tables, keys, ONE)[0]
 
-    def partial_return(x, policy, held):
-        """V with one part of the MDP a constant to derivatives."""
-        mdp = problem.lower(x)
-        mdp = eqx.tree_at(held, mdp, jax.lax.stop_gradient(held(mdp)))
-        return bx.expected_return(mdp, policy)
+    @jax.jit
+    def returned(x, policy, tau):
+        """V, once for each part of the MDP that is a constant to derivatives."""
+        mdp = eqx.tree_at(lambda m: m.tau, problem.lower(x), tau)
+        still = jax.lax.stop_gradient(mdp)
+        held = lambda part: eqx.tree_at(lambda m: getattr(m, part), mdp, getattr(still, part))
+        return [bx.expected_return(held(part), policy) for part in parts]
 
-    for held in (lambda m: m.reward, lambda m: m.transition, lambda m: m.initial):
-        wrong = jax.grad(partial_return)(x, own, held)
+    for wrong in jax.jacobian(returned)(x, own, problem.lower(x).tau):
         assert misfit(found[1], wrong) < 1e-3
-    unregularised = lambda p: bx.expected_return(
-        eqx.tree_at(lambda m: m.tau, problem.lower(x), jnp.asarray(0.0)), p
-    )
-    wrong = in_logits(flat(own), flat(jax.grad(unregularised)(own)))
-    assert misfit(found[2], wrong) < 1e-3
+    unregularised = jax.jacobian(returned, argnums=1)(x, own, 0 * ONE)[0]
+    assert misfit(found[2], in_logits(flat(own), flat(unregularised))) < 1e-3
 
 
 def test_tables_cut_the_variance_and_leave_the_mean():
@@ -211,34 +220,34 @@ def test_a_short_trace_is_unbiased_just_where_the_table_is_exact():
 
 @pytest.fixture(scope="module")
 def solved():
-    """A tiny game, its estimator, and two runs of PBRL from the same seed."""
-    game, steps = random_game(), 250
+    """A tiny game, a run of PBRL, and its first steps, twice."""
+    game, steps = random_game(), 200
     estimator = sm.Sampled(game, streams=32, certificate_batches=100)
     rate = optax.cosine_decay_schedule(0.1, steps)
     solver = bx.PBRL(
-        penalty_weight=bx.Homotopy(3.0, 30.0, 150), update=bx.SoftmaxLogits(optax.adam(rate))
+        penalty_weight=bx.Homotopy(3.0, 30.0, 130), update=bx.SoftmaxLogits(optax.adam(rate))
     )
-    run = lambda key: bx.solve(
-        estimator, solver, jnp.zeros((S, L)), key=key, max_steps=steps, gap_tol=1.0
+    run = lambda count: bx.solve(
+        estimator, solver, jnp.zeros((S, L)), key=jax.random.key(0), max_steps=count, gap_tol=1.0
     )
-    return game, estimator, solver, run(jax.random.key(0)), run(jax.random.key(0))
+    return game, run(steps), run(3), run(3)
 
 
 def test_pbrl_from_samples_alone_ends_near_the_exact_optimum(solved):
-    game, _, _, solution, _ = solved
+    game, solution, *_ = solved
     certify = eqx.filter_jit(bx.Exact(game).certify)
     truth = certify(solution.x, solution.policy)
     start = certify(jnp.zeros((S, L)), solution.policy)
     # From -9.00 down to the optimum, but for a penalty of finite weight and noise.
     gained = start.upper_at_best_response - truth.upper_at_best_response
-    assert gained > 0.98 * (start.upper_at_best_response + OPTIMUM)
+    assert gained > 0.97 * (start.upper_at_best_response + OPTIMUM)
     assert truth.gap.absolute < 0.01
     assert solution.result == bx.RESULTS.successful
     assert solution.state.memory.cut == 0
 
 
 def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
-    game, _, _, solution, _ = solved
+    game, solution, *_ = solved
     truth = eqx.filter_jit(bx.Exact(game).certify)(solution.x, solution.policy)
     for interval, exact in (
         (solution.upper_value, truth.upper),
@@ -246,31 +255,32 @@ def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
     ):
         assert isinstance(interval, bx.Interval)
         assert interval.lower <= exact <= interval.upper
-        with pytest.raises(TypeError):
-            float(interval)
+        assert not hasattr(interval, "__float__")
     assert solution.upper_value.upper - solution.upper_value.lower < 0.1
     # What samples do not know is absent.
     assert solution.best_response_value is None and solution.relative_gap is None
 
 
 def test_the_same_seed_gives_the_same_bits(solved):
-    *_, first, second = solved
+    _, _, first, second = solved
     np.testing.assert_array_equal(first.x, second.x)
     np.testing.assert_array_equal(first.policy, second.policy)
 
 
 class Recorder(bx.AbstractEstimator):
-    """An estimator of nothing, whose memory is the keys that it was given."""
+    """An estimator of nothing, whose memory is how many keys it was given, and those."""
 
     def init(self, oracle, x, key):
-        return jnp.full((1, 2), 0.5), ()
+        return jnp.full((1, 2), 0.5), (0, jnp.zeros((4, 2), jnp.uint32))
 
     def respond(self, oracle, x, policy, memory, key, *, single_loop):
-        return (*memory, key)
+        count, keys = memory
+        return count + 1, keys.at[count].set(jax.random.key_data(key))
 
     def penalised_gradient(self, penalty, x, policy, weight, memory, key):
         terms = Terms(jnp.asarray(0.0), jnp.asarray(0.0), jnp.asarray(True), None)
-        return terms, (jnp.zeros_like(x), jnp.zeros_like(policy)), (*memory, key)
+        memory = self.respond(bx.PolicyIteration(), x, policy, memory, key, single_loop=True)
+        return terms, (jnp.zeros_like(x), jnp.zeros_like(policy)), memory
 
     def interactive(self, x):
         return False
@@ -278,22 +288,37 @@ class Recorder(bx.AbstractEstimator):
     def project(self, x):
         return x
 
-    independent_gradient = hypergradient = unrolled_gradient = certify = None
-    tempered = mirror_step = None
+    def independent_gradient(self, x, policy, memory, key):
+        raise NotImplementedError
+
+    def hypergradient(self, oracle, x, memory, key):
+        raise NotImplementedError
+
+    def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
+        raise NotImplementedError
+
+    def certify(self, x, policy, memory=None, key=None):
+        raise NotImplementedError
+
+    def tempered(self, factor):
+        raise NotImplementedError
+
+    def mirror_step(self, x, policy, step):
+        raise NotImplementedError
 
 
 def test_no_two_calls_of_two_steps_share_a_key():
     solver = bx.PBRL(update=bx.SoftmaxLogits(optax.sgd(0.1)))
     state = solver.init(Recorder(), jnp.zeros(1), None, jax.random.key(0))
-    for _ in range(2):
-        state = solver.step(Recorder(), state)
-    keys = [state.key, *state.memory]
-    assert len({jax.random.key_data(key).tobytes() for key in keys}) == 5
+    state = jax.lax.fori_loop(0, 2, lambda _, state: solver.step(Recorder(), state), state)
+    count, keys = state.memory
+    keys = [jax.random.key_data(state.key), *keys]
+    assert count == 4 and len({np.asarray(key).tobytes() for key in keys}) == 5
 
 
 @pytest.mark.slow
 def test_a_99_percent_interval_covers_what_it_should(solved):
-    game, _, _, solution, _ = solved
+    game, solution, *_ = solved
     small = sm.Sampled(game, streams=32, episodes=4, certificate_batches=3)
     uniform = game.lower(solution.x).uniform_policy()
     truth = bx.Exact(game).certify(solution.x, uniform)
