@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from bilevax.deep.presets import preset
 from bilevax.deep.rlhf import DRLHF, PBRL, TrueReward
@@ -93,7 +92,7 @@ def show(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", default="table", choices=list(PARTS))
     parser.add_argument("--games", default=",".join(GAMES))
     parser.add_argument("--seeds", type=int, default=5)
@@ -118,7 +117,10 @@ def main():
                 continue
             row = measure(game, name, labels, teacher, arguments)
             rows.append(row)
-            print(f"{game} {name} {labels} {teacher}: {np.round(row['returns'], 2)}", flush=True)
+            print(
+                f"{game} {name} {labels} {teacher}: {[round(z, 2) for z in row['returns']]}",
+                flush=True,
+            )
             about = dict(
                 steps=arguments.steps,
                 jax=jax.__version__,

@@ -141,7 +141,7 @@ def test_the_scale_is_the_spread_of_discounted_returns_and_forgets_slowly():
             running[n] *= not done[k, t, n]
         moments[:, k] = [np.mean(returns[real[k]] ** p) for p in (1, 2)]
         weights = 0.01 * 0.99 ** np.arange(k, -1, -1)
-    mean, second = moments @ weights / weights.sum()
+    mean, second = np.asarray(moments) @ weights / np.sum(weights)
     np.testing.assert_allclose(scale.deviation, np.sqrt(second - mean**2), rtol=1e-4)
     assert scale.deviation.dtype == jnp.float32
 

@@ -214,7 +214,7 @@ def test_states_become_one_hot_vectors_and_equal_seeds_equal_episodes():
         [env.reset(7), *(env.step(np.full(2, a)).observation for a in (1, 2, 1, 2))]
         for _ in range(2)
     ]
-    np.testing.assert_array_equal(*runs)
+    np.testing.assert_array_equal(runs[0], runs[1])
     assert (np.asarray(runs).sum(-1) == 1).all() and np.argmax(runs[0][0], -1).tolist() == [0, 0]
 
 

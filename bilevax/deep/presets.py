@@ -66,7 +66,7 @@ class Preset:
             raise ValueError(f"Preset: envs is {count}; give at least 1.")
         sampler = self.sampler(count)
         if rounds is None and steps is not None:
-            most = max(1, steps // (sampler.steps * count))
+            most = max(1, steps // (sampler.length * count))
             fields["rounds"] = min(fields.get("rounds", 25), most)
         return Setup(sampler, self.learner, **fields)
 

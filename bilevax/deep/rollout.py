@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._types import Array, Bool, Float, Int, Key, PyTree, Shaped
+from .._types import Array, Bool, Float, Int, Key, PyTree
 from .environment import AbstractEnvironment, HostEnvironment
 from .policy import ActorCritic
 
@@ -33,7 +33,7 @@ class Rollout(eqx.Module):
         finished_return, finished_length: of the episode that ended with this step, else NaN and 0.
     """
 
-    observation: Shaped[Array | np.ndarray, "T N *obs"]
+    observation: Any
     action: Int[Array, "T N"]
     log_prob: Float[Array, "T N"]
     value: Float[Array, "T N"]
@@ -134,7 +134,7 @@ class HostActors(eqx.Module):
             must stand for these to be theirs.
     """
 
-    observation: Shaped[Array | np.ndarray, "N *obs"]
+    observation: Any
     total: Float[Array | np.ndarray, " N"]
     length: Int[Array | np.ndarray, " N"]
     place: Int[Array | np.ndarray, "2"]

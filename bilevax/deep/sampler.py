@@ -79,9 +79,12 @@ class Round(NamedTuple):
 
 
 class AbstractSampler(eqx.Module):
-    """Where policies act: a vector of environments of one kind, ``steps`` steps a rollout."""
+    """Where policies act: a vector of environments of one kind."""
 
-    steps: eqx.AbstractVar[int]
+    @property
+    @abc.abstractmethod
+    def length(self) -> int:
+        """T, the steps of each rollout."""
 
     @property
     @abc.abstractmethod
@@ -146,6 +149,10 @@ class CompiledSampler(AbstractSampler):
     def count(self):
         return self.envs
 
+    @property
+    def length(self):
+        return self.steps
+
     def split(self, count):
         part = lambda count: CompiledSampler(self.env, count, self.steps)
         return part(count), part(self.envs - count)
@@ -168,10 +175,15 @@ class CompiledSampler(AbstractSampler):
 
         window = min(window, iterations)
         keys = jax.random.split(key, iterations)
+
         # Only the last rollouts are kept: all of them would not fit into memory.
-        forget = lambda carry, key: (lambda new, out: (new, out[1]))(*one(carry, key))
+        def forget(carry, key):
+            carry, (_, summary) = one(carry, key)
+            return carry, summary
+
         carry, early = lax.scan(forget, (agent, actors), keys[: iterations - window])
-        (agent, actors), (rollouts, late) = lax.scan(one, carry, keys[iterations - window :])
+        carry, (rollouts, late) = lax.scan(one, carry, keys[iterations - window :])
+        agent, actors = carry
         return Round(agent, actors, joined(rollouts), _total(early, late))
 
 
@@ -200,6 +212,10 @@ class HostSampler(AbstractSampler):
     @property
     def count(self):
         return self.envs
+
+    @property
+    def length(self):
+        return self.steps
 
     def split(self, count):
         part = lambda count, name: HostSampler(self.make, count, self.steps, self.part + name)

@@ -72,7 +72,11 @@ class AbstractAlgorithm(eqx.Module):
     """An algorithm of RL from human feedback: how to fit, and how to improve."""
 
     setup: eqx.AbstractVar[Setup]
-    asks: eqx.AbstractClassVar[bool]
+
+    @property
+    @abc.abstractmethod
+    def asks(self) -> bool:
+        """Whether it learns from preferences, and so asks for labels."""
 
     @property
     @abc.abstractmethod

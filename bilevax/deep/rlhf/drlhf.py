@@ -16,11 +16,14 @@ class DRLHF(AbstractAlgorithm):
     """
 
     setup: Setup
-    asks = True
 
     @property
     def samplers(self):
         return self.setup.sampler, None
+
+    @property
+    def asks(self):
+        return True
 
     def init(self, key):
         return first_state(self.setup, key, self.setup.sampler, None, jnp.nan)

@@ -53,7 +53,6 @@ class PBRL(AbstractAlgorithm):
     tracker_share: float = eqx.field(static=True, default=0.125)
     frames: int = eqx.field(static=True, default=256)
     scored_pairs: int = eqx.field(static=True, default=4)
-    asks = True
 
     def __check_init__(self):
         if not 0 < self.tracker_share < 1:
@@ -83,6 +82,10 @@ class PBRL(AbstractAlgorithm):
     def samplers(self):
         return self._acting, self._tracking
 
+    @property
+    def asks(self):
+        return True
+
     def init(self, key):
         weight = self.penalty_weight.init()
         return first_state(self.setup, key, self._acting, self._tracking, weight)
@@ -104,6 +107,7 @@ class PBRL(AbstractAlgorithm):
 
     def improve(self, state, key):
         setup, tracker = self.setup, state.tracker
+        assert tracker is not None
         act_key, track_key = jax.random.split(key)
         rate = PredictedRate(state.reward.model, state.normalizer)
         extra = _score(state, self.scored_pairs)

@@ -12,11 +12,14 @@ class TrueReward(AbstractAlgorithm):
     """The same policy, learner and environment steps, on the environment's own reward."""
 
     setup: Setup
-    asks = False
 
     @property
     def samplers(self):
         return self.setup.sampler, None
+
+    @property
+    def asks(self):
+        return False
 
     def init(self, key):
         return first_state(self.setup, key, self.setup.sampler, None, jnp.nan)
