@@ -48,9 +48,7 @@ def measure(game, name, labels, teacher, arguments):
     setup = preset(f"minatar-{game}").setup(steps=arguments.steps, labels=labels)
     algorithm = ALGORITHMS[name](setup)
     wall, cpu = time.perf_counter(), time.process_time()
-    run = run_rlhf(
-        algorithm, arguments.seeds, teacher=TEACHERS[teacher], workers=arguments.workers
-    )
+    run = run_rlhf(algorithm, arguments.seeds, teacher=TEACHERS[teacher], workers=arguments.workers)
     low, high = run.interval
     curves = [
         [line["true_return"] for line in run.history if line["seed"] == one.seed]
@@ -79,14 +77,14 @@ def show(rows):
     print("".join(f"{name:>26}" for name in ALGORITHMS))
     cases = sorted({(r["game"], r["teacher"], r["labels"]) for r in rows})
     for case in cases:
-        found = {
-            r["algorithm"]: r for r in rows if (r["game"], r["teacher"], r["labels"]) == case
-        }
+        found = {r["algorithm"]: r for r in rows if (r["game"], r["teacher"], r["labels"]) == case}
         print(f"{case[0]:<16}{case[1]:<9}{case[2]:>6}  ", end="")
         for name in ALGORITHMS:
             row = found.get(name)
-            words = "" if row is None else "{:.2f} [{:.2f}, {:.2f}]".format(
-                row["median"], *row["interval"]
+            words = (
+                ""
+                if row is None
+                else "{:.2f} [{:.2f}, {:.2f}]".format(row["median"], *row["interval"])
             )
             print(f"{words:>26}", end="")
         print()
@@ -107,11 +105,14 @@ def main():
     rows = known.get("rows", [])
     for game in arguments.games.split(","):
         for name, labels, teacher in PARTS[arguments.part]:
-            same = lambda r, case=(game, name, labels, teacher): case == (
-                r["game"],
-                r["algorithm"],
-                r["labels"],
-                r["teacher"],
+            same = lambda r, case=(game, name, labels, teacher): (
+                case
+                == (
+                    r["game"],
+                    r["algorithm"],
+                    r["labels"],
+                    r["teacher"],
+                )
             )
             if any(map(same, rows)):
                 continue
