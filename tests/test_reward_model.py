@@ -11,9 +11,10 @@ from jax import lax
 
 from bilevax.deep.buffer import PreferenceBuffer
 from bilevax.deep.networks import im2col
+from bilevax.deep.pattern_reward import PatternReward, patterns
 from bilevax.deep.preference_loss import accuracy, bradley_terry_loss
 from bilevax.deep.reward_model import RewardLearner, RewardModel, evaluate
-from bilevax.deep.reward_network import ConvReward, MLPReward, PatternReward, patterns
+from bilevax.deep.reward_network import ConvReward, MLPReward, StridedReward
 from bilevax.deep.reward_scale import RewardNormalizer, correlation
 from bilevax.deep.segments import Segments
 from bilevax.deep.teacher import Answers, ScriptedTeacher
@@ -140,14 +141,14 @@ def network(name):
         member = PatternReward.create(KEY, (4, 3, 2), ACTIONS)
         weight = np.random.default_rng(0).normal(size=member.weight.shape)
         return eqx.tree_at(lambda m: m.weight, member, jnp.asarray(weight))
-    create = {"mlp": MLPReward, "conv": ConvReward}[name].create
+    create = {"mlp": MLPReward, "conv": ConvReward, "strided": StridedReward}[name].create
     return jax.jit(lambda key: create(key, (4, 3, 2), ACTIONS, width=5))(KEY)
 
 
 call = jax.jit(lambda member, observation, action: member(observation, action))
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv", "pattern"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "strided", "pattern"])
 def test_a_network_takes_any_leading_axes_and_bits_bytes_or_numbers_alike(name):
     member, segments = network(name), touching(3, 5)
     bits, action = segments.observation, segments.action
@@ -275,7 +276,7 @@ def test_the_pattern_reward_learns_what_touches_in_single_precision_and_never_fr
     first, second = touching(0, 400), touching(1, 400)
     answers = ScriptedTeacher.oracle()(KEY, first.reward, second.reward)
     buffer = PreferenceBuffer.empty(400, first, share=0.2).add(KEY, first, second, answers)
-    learner = RewardLearner(checks=0)
+    learner = RewardLearner(learning_rate=1e-2, checks=0)
     make = lambda key: PatternReward.create(key, (4, 3, 2), ACTIONS)
     state = learner.init(RewardModel.create(KEY, make, members=MEMBERS))
     state, buffer = jax.tree.map(single, (state, buffer))

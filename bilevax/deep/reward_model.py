@@ -115,7 +115,7 @@ class RewardLearner(eqx.Module):
     ``checks = 0``, or while no pair is held out, it ends with the last parameters.
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     checks: int = eqx.field(static=True, default=8)
 

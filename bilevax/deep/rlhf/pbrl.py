@@ -8,7 +8,7 @@ from ..._solver.weight import AbstractWeight, as_weight
 from ..._types import Array, Float, Scalar
 from ..buffer import Pairs
 from ..policy import ActorCritic
-from ..reward_model import bradley_terry_loss
+from ..preference_loss import bradley_terry_loss
 from ..reward_network import AbstractReward
 from ..rollout import Rollout
 from ..sampler import AbstractExtra, NoExtra

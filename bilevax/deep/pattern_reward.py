@@ -1,0 +1,112 @@
+"""A linear reward on patterns of bits, for grids of a few cells such as MinAtar's."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._types import Array, Float, Int, Key, Shaped
+from .reward_network import AbstractReward, Frozen
+
+_WORD = 31  # cells of a row in one word, with room for a step to the side
+
+
+class PatternReward(AbstractReward):
+    """A linear reward on patterns of bits: pairs of neighbouring cells, rows and columns.
+
+    For images of bits, as MinAtar's, with channels c, d and a step delta to a neighbour or to the
+    cell itself: how often c is set at a cell and d at the cell plus delta; whether c is set
+    anywhere in a row, or in a column; and 1. The reward is linear in these, with weights that all
+    actions share and weights of each action.
+
+    What is rewarded in such games is two things that touch. A network must first find that out,
+    pair by pair of segments; this model starts from it, and a fit is a ridge logistic regression
+    on sums over segments. The patterns are counted with words of bits, a row at a time.
+
+    Attributes:
+        weight: in units of ``unit``.
+        unit: what each count is divided by, set by a fit.
+        ridge: the strength of the penalty on squared weights.
+    """
+
+    weight: Float[Array, "K A1"]
+    unit: Frozen
+    ridge: float = eqx.field(static=True)
+
+    @classmethod
+    def create(
+        cls, key: Key, observation_shape: tuple[int, ...], num_actions: int, *, ridge: float = 0.03
+    ) -> "PatternReward":
+        """Weights of 0: what no pair has shown is not rewarded. The key is not used."""
+        if len(observation_shape) != 3 or observation_shape[1] > _WORD:
+            raise ValueError(
+                f"PatternReward: observations have shape {observation_shape}; it needs images of "
+                f"bits [height, width <= {_WORD}, channels]. Use MLPReward for other observations."
+            )
+        size = jax.eval_shape(patterns, jax.ShapeDtypeStruct(observation_shape, bool)).shape[0]
+        del key
+        weight = jnp.zeros((size, num_actions + 1))
+        return cls(weight, Frozen(jnp.ones_like(weight)), ridge)
+
+    def __call__(self, observation, action):
+        """The reward of each step. A cell counts as set where it is not 0."""
+        weight = self.weight / self.unit.value
+        rewards = patterns(observation).astype(weight.dtype) @ weight
+        chosen = jnp.take_along_axis(rewards, action[..., None] + 1, axis=-1)
+        return rewards[..., 0] + chosen[..., 0]
+
+    def summary(self, observation, action):
+        """Each pattern's count, in all and under each action: ``[P, K, 1 + A]``."""
+        actions = self.weight.shape[1] - 1
+
+        def one(segment):
+            count = patterns(segment[0]).astype(self.weight.dtype)
+            under = jax.nn.one_hot(segment[1], actions, dtype=count.dtype)
+            return count.T @ jnp.concatenate([jnp.ones_like(under[:, :1]), under], axis=1)
+
+        # A few segments at a time: the patterns of all steps would fill the memory.
+        return lax.map(one, (observation, action), batch_size=min(32, action.shape[0]))
+
+    def in_units_of(self, difference, weight):
+        """Each count in units of its root mean square difference between paired segments.
+
+        Counts that never differ keep their unit.
+        """
+        total = jnp.sum(weight)
+        square = jnp.einsum("p,pka->ka", weight, difference**2) / jnp.where(total > 0, total, 1)
+        unit = jnp.where(square > 0, jnp.sqrt(square), self.unit.value)
+        return PatternReward(self.weight / self.unit.value * unit, Frozen(unit), self.ridge)
+
+    def cost(self):
+        """``ridge / 2`` times the squared norm of the weights, each in units of its count."""
+        return self.ridge / 2 * jnp.sum(self.weight**2)
+
+    def total(self, summary):
+        """Linear in the counts."""
+        size = self.weight.size
+        return summary.reshape(-1, size) @ (self.weight / self.unit.value).reshape(size)
+
+
+def patterns(image: Shaped[Array, "*B H W C"]) -> Int[Array, "*B K"]:
+    """How often each pair of bits is set side by side, and in which rows and columns bits are.
+
+    K = 5 C^2 + (H + W) C + 1: five steps stand for all nine, since a pair looks the same from
+    either end. The last one is always 1.
+    """
+    height, width, channels = image.shape[-3:]
+    lead = image.shape[:-3]
+    bits = (image != 0).reshape(-1, height, width, channels)
+    places = jnp.arange(width, dtype=jnp.uint32)[:, None]
+    rows = jnp.sum(bits.astype(jnp.uint32) << places, axis=2, dtype=jnp.uint32)
+    below = jnp.pad(rows, ((0, 0), (0, 1), (0, 0)))
+    found = []
+    for down, right in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
+        other = below[:, down : down + height]
+        other = other >> right if right >= 0 else other << -right
+        both = lax.population_count(rows[..., :, None] & other[..., None, :])
+        found.append(jnp.sum(both, axis=1, dtype=jnp.uint32).reshape(-1, channels**2))
+    columns = jnp.bitwise_or.reduce(rows, axis=1)[:, None] >> places & 1
+    found += [(rows != 0).reshape(-1, height * channels), columns.reshape(-1, width * channels)]
+    found.append(jnp.ones_like(found[0][:, :1]))
+    counts = jnp.concatenate([part.astype(jnp.int32) for part in found], axis=-1)
+    return counts.reshape(*lead, counts.shape[-1])
