@@ -229,8 +229,6 @@ def test_a_host_sampler_makes_each_vector_once_and_minds_who_left_it_where(host_
     tracking, acting = HostSampler(make, 4, 3).split(2)
     first, second = (s.start(jax.random.key(0)) for s in (tracking, acting))
     assert made == [2, 2] and acting.spec.num_actions == 2
-    agent = None
-
     agent = A2C(optax.sgd(0.1)).start(host_policy, 2)
     options = dict(iterations=2, window=1)
     go = lambda sampler, actors: sampler.improve(
@@ -239,10 +237,10 @@ def test_a_host_sampler_makes_each_vector_once_and_minds_who_left_it_where(host_
     done = go(tracking, first)
     assert go(acting, second).summary.steps == done.summary.steps
     assert made == [2, 2] and done.window.observation.shape == (3, 2, 2)
-    with pytest.raises(ValueError, match=r"not where these actors left them.*resume"):
+    with pytest.raises(ValueError, match=r"not where these actors left them.*start"):
         go(tracking, first)
     go(tracking, done.actors)
-    go(tracking, tracking.resume(first, jax.random.key(3)))
+    go(tracking, tracking.start(jax.random.key(3)))
 
 
 def test_pictures_are_colours_of_bytes():

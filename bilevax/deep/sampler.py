@@ -105,14 +105,6 @@ class AbstractSampler(eqx.Module):
         """Environments at the start of their first episodes."""
 
     @abc.abstractmethod
-    def resume(self, actors: PyTree, key: Key) -> PyTree:
-        """Actors to go on from after a checkpoint was read.
-
-        Functional environments go on where they stood. Those on the host cannot be saved: they
-        start new episodes, so that a resumed run differs from an uninterrupted one.
-        """
-
-    @abc.abstractmethod
     def improve(
         self,
         learner: AbstractLearner | None,
@@ -160,9 +152,6 @@ class CompiledSampler(AbstractSampler):
     @eqx.filter_jit
     def start(self, key):
         return start_actors(self.env, key, self.envs)
-
-    def resume(self, actors, key):
-        return actors
 
     @eqx.filter_jit
     def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
@@ -226,9 +215,6 @@ class HostSampler(AbstractSampler):
         self.make.place[self.envs, self.part] = actors.place
         return actors
 
-    def resume(self, actors, key):
-        return self.start(key)
-
     def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
         at = (self.envs, self.part)
         env = self.make.get(*at)
@@ -236,7 +222,7 @@ class HostSampler(AbstractSampler):
             raise ValueError(
                 f"HostSampler: the environments of {self.spec.name} are not where these actors "
                 "left them (another run restarted them, a round was interrupted, or a checkpoint "
-                "was read); go on with resume(actors, key)."
+                "was read); go on from start(key)."
             )
         del self.make.place[at]
         rollouts, summaries = [], []

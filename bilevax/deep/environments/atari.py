@@ -2,8 +2,8 @@
 
 Frames of 84 x 84 grey pixels, one in four and the maximum of its last two, the last four of them
 along the last axis: ``[84, 84, 4]`` of uint8. Episodes end with the game, not with a life, and are
-cut after 108,000 frames (half an hour). Up to 30 frames of no operation come first, and the button
-that starts a game is pressed. Rewards are the game's own, never clipped.
+cut after 108,000 frames (half an hour) unless asked otherwise. Up to 30 frames of no operation come
+first, and the button that starts a game is pressed. Rewards are the game's own, never clipped.
 
 Sticky actions (Machado et al. 2018): with probability 0.25 a frame repeats the last action, as in
 Gymnasium's games of version 5. Christiano et al. (2017) had none: ``sticky=0`` for that.
@@ -68,6 +68,7 @@ class Atari:
         sticky: float = 0.25,
         blank: Blank | None = None,
         life_ends_episode: bool = False,
+        max_frames: int = 108_000,
         threads: int = 0,
     ):
         rom = game.replace("-", "_")
@@ -86,6 +87,7 @@ class Atari:
             count,
             repeat_action_probability=sticky,
             episodic_life=life_ends_episode,
+            max_num_frames_per_episode=max_frames,
             reward_clipping=False,
             num_threads=threads,
         )
@@ -99,7 +101,7 @@ class Atari:
 
     def reset(self, seed: int) -> np.ndarray:
         """The first observations; equal seeds give equal episodes, on any number of threads."""
-        return self._show(self._vector.reset(seed))
+        return self._show(self._vector.reset(seed % 2**30))  # ale-py's seeds have 32 bits
 
     def step(self, action: np.ndarray) -> HostStep:
         """Four frames of every game."""
