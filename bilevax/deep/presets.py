@@ -127,8 +127,9 @@ _TINY = dict(
     width=32,
     depth=1,
     reward_network=flat_reward,
-    first_fit_steps=200,
-    fit_steps=100,
+    # The same twice: one program fits both, and compiling is most of so short a run.
+    first_fit_steps=150,
+    fit_steps=150,
     capacity=500,
     reward_learner=RewardLearner(checks=4),
 )

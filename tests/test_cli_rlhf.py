@@ -1,0 +1,200 @@
+import importlib.util
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from bilevax.cli.entry import execute
+from bilevax.deep.presets import PRESETS, preset
+
+# A preset of a file: small enough that compiling it takes a few seconds.
+OWN = """
+import optax
+from bilevax.deep.actor_critic import A2C
+from bilevax.deep.environments.moving_dot import MovingDot
+from bilevax.deep.presets import Preset, flat_reward
+from bilevax.deep.sampler import CompiledSampler
+
+def dot():
+    return Preset(
+        lambda count: CompiledSampler(MovingDot(size=4, horizon=6), count, 4),
+        A2C(optax.adam(1e-2)),
+        envs=4,
+        fields=dict(
+            steps=96, rounds=3, labels=6, segment=3, window=2, candidates=1, members=2, width=8,
+            depth=1, first_fit_steps=3, fit_steps=3, batch=4, capacity=12,
+            reward_network=flat_reward,
+        ),
+        tracker_share=0.5,
+        episodes=4,
+    )
+
+def number():
+    return 3
+
+def broken():
+    return 1 / 0
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "own.py"
+    path.write_text(OWN)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(own, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "dot"
+    pairs = out.parent / "pairs"
+    options = ["--quiet", "--tensorboard", "--dataset", str(pairs)]
+    assert execute(["rlhf", f"{own}:dot", "--seeds", "2", "--out", str(out), *options]) == 0
+    return out
+
+
+def says(capsys, *arguments):
+    """What is said on stderr about bad input."""
+    assert execute(list(arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+def test_a_run_leaves_all_that_its_folder_promises(folder):
+    names = {path.name for path in folder.iterdir()}
+    networks = {f"{kind}-seed{i}.safetensors" for kind in ("policy", "reward") for i in (0, 1)}
+    others = {"config.json", "history.jsonl", "result.json", "segments.npz", "report.html"}
+    assert networks | others | {"tensorboard"} <= names
+    assert not [name for name in names if "checkpoint" in name]
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/webp") == 2 and page.count("<svg") >= 5
+
+
+def test_json_says_how_the_run_went_and_known_pairs_count(own, folder, capsys):
+    # The pairs that the other run left, 6 of each seed, are known from the start.
+    pairs = ["--dataset", str(folder.parent / "pairs"), "--labels", "0"]
+    assert execute(["rlhf", f"{own}:dot", "--json", "--quiet", *pairs]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["env"].endswith("own.py:dot") and line["algorithm"] == "pbrl"
+    assert (line["labels"], line["steps"], line["seeds"]) == (12, 128, 1)
+    assert 0 <= line["true_return"] <= 6 and line["interval"] == [None, None]
+    assert {"reward_accuracy", "wall_seconds", "scored"} <= set(line)
+    assert [one["seed"] for one in line["each_seed"]] == [0]
+    assert jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("format", ["gif", "webp"])
+def test_watch_writes_a_clip_of_as_many_frames_as_asked(folder, capsys, format):
+    assert execute(["watch", str(folder), "--seed", "1", "--steps", "5", "--format", format]) == 0
+    with Image.open(capsys.readouterr().out.strip()) as clip:
+        assert clip.format == format.upper()
+        # Two frames that are alike may be stored as one that is shown for longer.
+        assert 1 < clip.n_frames <= 5
+        assert min(clip.size) >= 160
+
+
+def test_watch_names_the_seeds_that_are_there(folder, capsys):
+    assert "policy-seed0.safetensors, policy-seed1.safetensors" in says(
+        capsys, "watch", str(folder), "--seed", "7"
+    )
+
+
+def test_report_is_written_again_and_names_a_damaged_file(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "report.html").unlink()
+    assert execute(["report", str(copy)]) == 0
+    assert (copy / "report.html").exists()
+    capsys.readouterr()
+    (copy / "segments.npz").write_bytes(b"nothing")
+    assert "segments.npz is damaged" in says(capsys, "report", str(copy))
+    (copy / "history.jsonl").write_text("{}\n")
+    assert "not the history of a run" in says(capsys, "report", str(copy))
+
+
+def test_resuming_needs_an_unfinished_run(folder, tmp_path, capsys):
+    assert "is finished" in says(capsys, "rlhf", "--resume", str(folder))
+    assert "holds no run" in says(capsys, "rlhf", "--resume", str(tmp_path))
+    assert "leave out ENV" in says(capsys, "rlhf", "catcher", "--resume", str(folder))
+    assert "not empty" in says(capsys, "rlhf", "catcher", "--out", str(folder))
+
+
+def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys):
+    pairs = tmp_path / "pairs"
+    shutil.copytree(folder.parent / "pairs", pairs)
+    command = ["rlhf", f"{own}:dot", "--dataset", str(pairs)]
+    assert "observation_shape" in says(capsys, "rlhf", "moving-dot", *command[2:])
+    assert "steps" in says(capsys, *command, "--segment", "4", "--labels", "2")
+    (pairs / "pairs.npz").write_bytes(b"nothing")
+    assert "is damaged or of another data set" in says(capsys, *command)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "name an ENV"),
+        (["moving-dott"], "did you mean moving-dot?"),
+        (["moving-dot", "--algorithm", "ppo"], "there is no algorithm 'ppo'"),
+        (["moving-dot", "--labels", "100000"], "ask for fewer labels"),
+        (["moving-dot", "--steps", "10"], "leave no rollout"),
+        (["moving-dot", "--envs", "1"], "cannot be split between two policies"),
+        (["moving-dot", "--teacher", "oracl"], "did you mean oracle?"),
+        (["moving-dot", "--teacher", "skip"], "needs --skip"),
+        (["moving-dot", "--beta", "1"], "--beta belongs to --teacher noisy"),
+        (["moving-dot", "--teacher", "noisy", "--beta", "-1"], "beta is -1"),
+        (["moving-dot", "--algorithm", "drlhf", "--penalty-weight", "1"], "belongs to pbrl"),
+        (["moving-dot", "--penalty-weight", "-1"], "positive"),
+        (["moving-dot", "--tensorboard"], "give --out DIR"),
+        (["gym:NoSuchThing-v0"], "NoSuchThing"),
+        (["gym:Pendulum-v1"], "finitely many actions"),
+        (["atari-no-such-game"], "game is 'no-such-game'"),
+        (["OWN:number"], "returned a int; return an environment"),
+        (["OWN:broken"], "ZeroDivisionError"),
+        (["OWN:nothing"], "has no function 'nothing'"),
+    ],
+)
+def test_bad_input_is_answered_in_one_sentence(arguments, words, own, capsys):
+    arguments = [argument.replace("OWN", own) for argument in arguments]
+    assert words in says(capsys, "rlhf", *arguments)
+
+
+@pytest.mark.parametrize(
+    "module, arguments, extra",
+    [
+        ("safetensors", ["moving-dot", "--out", "DIR"], "deep"),
+        ("PIL", ["moving-dot", "--out", "DIR"], "deep"),
+        ("tensorboardX", ["moving-dot", "--tensorboard", "--out", "DIR"], "tensorboard"),
+        ("gymnax", ["minatar-breakout"], "minatar"),
+        ("ale_py", ["atari-pong"], "atari"),
+        ("gymnasium", ["gym:CartPole-v1"], "gymnasium"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(
+    module, arguments, extra, tmp_path, monkeypatch, capsys
+):
+    # ``None`` in sys.modules makes an import fail as if there were nothing to import.
+    real = importlib.util.find_spec
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == module else real(name)
+    )
+    arguments = [argument.replace("DIR", str(tmp_path / "run")) for argument in arguments]
+    assert f"bilevax[{extra}]" in says(capsys, "rlhf", *arguments)
+
+
+def test_every_preset_makes_a_setup_that_asks_for_all_its_labels():
+    for name in PRESETS:
+        setup = preset(name).setup()
+        assert sum(setup.asked) == setup.labels > 0
+    short = preset("catcher").setup(steps=2000, labels=8)
+    assert np.isclose(short.iterations * short.rounds * 32 * 5, 2000, rtol=0.1)
+
+
+def test_the_list_names_what_can_be_learned(capsys):
+    assert execute(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in (*PRESETS, "atari-NAME", "drlhf", "true-reward"))
