@@ -14,6 +14,8 @@ from bilevax.deep.policy import ActorCritic, MLPTorso, actor_critic
 from bilevax.deep.rollout import Rollout
 from bilevax.deep.sampler import CompiledSampler, NoExtra, TrueRate
 
+pytestmark = pytest.mark.slow
+
 T, N, DISCOUNT, TRACE = 7, 4, 0.8, 0.6
 TAU, VALUE_WEIGHT = 3 / np.sqrt(2) / np.log(2), 0.3
 

@@ -20,6 +20,8 @@ from bilevax.deep.rlhf.run import run_rlhf
 from bilevax.deep.sampler import HostSampler
 from bilevax.deep.schedule import Even
 
+pytestmark = pytest.mark.slow
+
 
 def played(env, steps, seed=3):
     """Observations, rewards, ends and fake steps of random actions."""

@@ -10,6 +10,8 @@ from PIL import Image
 from bilevax.cli.entry import execute
 from bilevax.deep.presets import PRESETS, preset
 
+pytestmark = pytest.mark.slow
+
 # A preset of a file: small enough that compiling it takes a few seconds.
 OWN = """
 import optax

@@ -19,6 +19,8 @@ from bilevax.deep.policy import actor_critic
 from bilevax.deep.rollout import collect, collect_on_host, start_actors, start_host_actors
 from bilevax.deep.sampler import HostSampler, NoExtra, TrueRate
 
+pytestmark = pytest.mark.slow
+
 N, STEPS = 3, 12
 reset = eqx.filter_jit(lambda env, key: env.reset(key))
 step = eqx.filter_jit(lambda env, key, state, action: env.step(key, state, action))

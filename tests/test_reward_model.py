@@ -19,6 +19,8 @@ from bilevax.deep.reward_scale import RewardNormalizer, correlation
 from bilevax.deep.segments import Segments
 from bilevax.deep.teacher import Answers, ScriptedTeacher
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 FEATURES, ACTIONS, LENGTH, MEMBERS = 3, 2, 4, 2
 LEARNER = RewardLearner(learning_rate=1e-2)

@@ -28,6 +28,8 @@ from bilevax.deep.rollout import collect, start_actors
 from bilevax.deep.sampler import CompiledSampler
 from bilevax.deep.teacher import Answers
 
+pytestmark = pytest.mark.slow
+
 # One setup throughout: what is compiled once serves all these tests.
 SETUP: Any = Setup(
     CompiledSampler(MovingDot(size=4, horizon=6), 4, 4),
