@@ -188,7 +188,7 @@ def test_a_shorter_policy_step_is_refused_outside_its_range_and_ends_at_the_same
 
 
 def test_without_temperature_it_says_what_to_do():
-    with pytest.raises(ValueError, match=r"^Alternating: .* tau is 0 .* or use SoftmaxLogits\."):
+    with pytest.raises(ValueError, match=r"^Alternating: .* tau is 0,? .* or use SoftmaxLogits\."):
         solved(game(tau=0.0), 1)
 
 

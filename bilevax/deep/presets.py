@@ -139,7 +139,8 @@ def _minatar(game: str) -> Preset:
     env = minatar(game)
     return Preset(
         lambda count: CompiledSampler(env, count, 8),
-        _a2c(2e-3),
+        _a2c(4e-3),
+        envs=64,
         fields=dict(
             steps=1_000_000,
             rounds=20,
