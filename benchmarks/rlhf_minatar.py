@@ -118,7 +118,7 @@ def main():
             row = measure(game, name, labels, teacher, arguments)
             rows.append(row)
             print(
-                f"{game} {name} {labels} {teacher}: {[round(z, 2) for z in row['returns']]}",
+                f"{game} {name} {labels} {teacher}: {[round(z, 2) for z in row['returns']]}",  # pyright: ignore
                 flush=True,
             )
             about = dict(

@@ -55,11 +55,11 @@ def test_pbrl_walks_asks_fits_and_improves_on_pong():
     # In 32 steps and then, restarted, 64 steps of 8 games, each is cut once and reset by one step.
     assert not seed.fault and seed.labels == 3 and seed.steps == 8 * (32 + 64 - 1)
     for learner in (seed.state.policy, seed.state.tracker):
-        assert np.asarray(learner.window.fake).sum() == 4
+        assert np.asarray(learner.window.fake).sum() == 4  # pyright: ignore
     assert all(-21 <= one <= 0 for one in seed.returns)
     for leaf in jax.tree.leaves((seed.state.reward.model, seed.state.policy.agent)):
         assert np.isfinite(leaf).all()
-    setup.sampler.make.close()
+    setup.sampler.make.close()  # pyright: ignore
 
 
 def test_a_lost_game_ends_once_pays_21_to_0_and_one_fake_step_follows():
@@ -146,7 +146,7 @@ def test_a_reward_of_patches_is_a_dense_network_on_averaged_cells():
     for row, column in np.ndindex(2, 2):
         patch = whole[:, 12 * row :, 12 * column :][:, :12, :12]
         cells = sum(patch[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
-        features.append(jnp.maximum(network.patch(jnp.asarray(cells.reshape(5, -1))), 0))
+        features.append(jnp.maximum(network.patch(jnp.asarray(cells.reshape(5, -1))), 0))  # pyright: ignore
     hidden = network.hidden(jnp.concatenate(features, -1)) + network.action_bias[action]
     expected = network.head(jnp.maximum(hidden, 0))[:, 0]
     np.testing.assert_allclose(

@@ -142,7 +142,7 @@ class Breaking(AbstractAlgorithm):
 
     setup: Setup
     bad_key: Any
-    asks = True
+    asks = True  # pyright: ignore
     samplers = ALGORITHM.samplers
 
     def init(self, key):

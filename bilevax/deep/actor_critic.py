@@ -113,7 +113,7 @@ class AbstractLearner(eqx.Module):
 
     def start(self, network: ActorCritic, count: int) -> Agent:
         """A learner that has seen nothing, for rollouts of ``count`` environments."""
-        return Agent(network, self.optimizer.init(network), ReturnScale.start(count))
+        return Agent(network, self.optimizer.init(network), ReturnScale.start(count))  # pyright: ignore
 
     @abc.abstractmethod
     def update(
@@ -167,7 +167,7 @@ class A2C(AbstractLearner):
         (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)(agent.network)
         network, state = _apply(self.optimizer, agent, gradient)
         names = ("policy_loss", "value_loss", "entropy")
-        return Agent(network, state, scale), dict(zip(names, parts, strict=True))
+        return Agent(network, state, scale), dict(zip(names, parts, strict=True))  # pyright: ignore
 
 
 class PPO(AbstractLearner):
@@ -211,7 +211,7 @@ class PPO(AbstractLearner):
                 agent.network, part, extra
             )
             network, state = _apply(self.optimizer, agent, gradient)
-            return (Agent(network, state, scale),), parts
+            return (Agent(network, state, scale),), parts  # pyright: ignore
 
         orders = jax.vmap(lambda k: jax.random.permutation(k, count))(
             jax.random.split(key, self.epochs)

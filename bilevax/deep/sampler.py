@@ -212,7 +212,7 @@ class HostSampler(AbstractSampler):
 
     def start(self, key):
         actors = start_host_actors(self.make.get(self.envs, self.part), key)
-        self.make.place[self.envs, self.part] = actors.place
+        self.make.place[self.envs, self.part] = actors.place  # pyright: ignore
         return actors
 
     def improve(self, learner, agent, actors, rate, extra, key, *, iterations, window):
@@ -233,7 +233,7 @@ class HostSampler(AbstractSampler):
             summaries.append(summary)
             if i >= iterations - window:
                 rollouts.append(rollout)
-        self.make.place[at] = actors.place
+        self.make.place[at] = actors.place  # pyright: ignore
         # Observations stay on the host: a window of frames is large.
         rollout = joined(jax.tree.map(lambda *leaves: np.stack(leaves), *rollouts))
         late = jax.tree.map(lambda *leaves: jnp.stack(leaves), *summaries)
