@@ -66,13 +66,15 @@ def cases() -> dict[str, Case]:
         "stackelberg": Case(
             "stackelberg, 100 states, tau .1",
             stackelberg(tau=0.1),
-            dict(streams=64, episodes=32, trace=0.5, decay=1.0, sweeps=1, window=5000.0),
-            steps=1200,
+            dict(streams=64, episodes=32, trace=0.7, decay=1.0, sweeps=1, window=300.0),
+            rate=0.07,
+            steps=600,
         ),
         "four_rooms": Case(
             "four rooms, tau .005, beta 1",
             four_rooms(),
-            dict(streams=64, episodes=8, trace=0.9, decay=0.7, sweeps=10, window=5000.0),
+            dict(streams=64, episodes=8, trace=0.9, decay=0.7, sweeps=10, window=500.0),
+            rate=0.05,
             weights=(10.0, 1000.0),
             steps=1200,
         ),

@@ -71,7 +71,8 @@ class Sampled(AbstractEstimator):
         episodes: one after the other in each stream, per batch.
         max_steps: length of a stream's buffer; by default such that one in a million is longer.
         trace: in [0, 1]; 1 is unbiased, less leans on the learned tables (see ``returns``).
-        window: the most earlier visits of a pair that learning remembers.
+        window: the most earlier visits of a pair that learning remembers. The tracked response must
+            keep up with x: its lag is an error in the gradient, multiplied by the penalty weight.
         decay: in [0, 1], of the learning rate in the visits of a pair (see ``learn``): 1 where
             states mix within a few steps, .7 where a reward is far away.
         sweeps: of learning, per batch; few where states mix, more where a reward is far away.
@@ -101,7 +102,7 @@ class Sampled(AbstractEstimator):
         episodes: int = 8,
         max_steps: int | None = None,
         trace: float = 1.0,
-        window: float = 5000.0,
+        window: float = 500.0,
         decay: float = 0.8,
         sweeps: int = 3,
         explore: float = 0.2,
