@@ -6,18 +6,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.stats
+from small_rlhf import ALGORITHM, SETUP
 
-from bilevax.deep.actor_critic import A2C
 from bilevax.deep.buffer import Pairs
 from bilevax.deep.environment import AbstractEnvironment, Spec, Step
 from bilevax.deep.environments.catcher import Catcher
 from bilevax.deep.environments.moving_dot import MovingDot
 from bilevax.deep.labeller import AbstractLabeller
 from bilevax.deep.policy import actor_critic
-from bilevax.deep.presets import flat_reward
 from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup
 from bilevax.deep.rlhf import run as run_module
 from bilevax.deep.rlhf.evaluation import evaluate
@@ -29,28 +27,6 @@ from bilevax.deep.sampler import CompiledSampler
 from bilevax.deep.teacher import Answers
 
 pytestmark = pytest.mark.slow
-
-# One setup throughout: what is compiled once serves all these tests.
-SETUP: Any = Setup(
-    CompiledSampler(MovingDot(size=4, horizon=6), 4, 4),
-    A2C(optax.adam(1e-2)),
-    steps=96,
-    rounds=3,
-    labels=6,
-    segment=3,
-    window=2,
-    candidates=1,
-    members=2,
-    width=8,
-    depth=1,
-    first_fit_steps=3,
-    fit_steps=3,
-    batch=4,
-    capacity=11,
-    reward_network=flat_reward,
-)
-# Equal shares: both policies run the same programs.
-ALGORITHM: Any = PBRL(SETUP, tracker_share=0.5)  # pyright: ignore[reportCallIssue]
 
 
 def bits(run, seed=0):
@@ -201,8 +177,9 @@ def test_known_pairs_count_as_labels_and_are_kept(whole):
     assert run.history[0]["labels"] == 5 + SETUP.asked[0]
     kept: Pairs = labelled_pairs(run).take(slice(0, 5))
     np.testing.assert_array_equal(kept.first.observation, known.first.observation)
-    with pytest.raises(ValueError, match="12 pairs and the buffer 11"):
-        run_rlhf(ALGORITHM, 1, known=pairs)
+    both = jax.tree.map(lambda z: jnp.concatenate([z, z]), pairs)
+    with pytest.raises(ValueError, match="24 pairs and the buffer 12"):
+        run_rlhf(ALGORITHM, 1, known=both)
 
 
 class Lengths(AbstractEnvironment):

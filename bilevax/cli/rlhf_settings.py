@@ -127,13 +127,7 @@ def prepare_rlhf(settings: RLHFSettings) -> RLHFTask:
         raise ValueError(f"--seeds is {settings.seeds}; give at least 1.")
     teacher = _teacher(settings)
     found = find_preset(settings.env)
-    setup = found.setup(
-        steps=settings.steps,
-        labels=settings.labels,
-        rounds=settings.rounds,
-        segment=settings.segment,
-        envs=settings.envs,
-    )
+    setup = _setup(settings, found)
     algorithm = _algorithm(settings, found, setup)
     if settings.dataset is not None and not algorithm.asks:
         raise ValueError("--dataset: true-reward neither asks nor uses labelled pairs.")
@@ -145,15 +139,7 @@ def find_preset(name: str) -> Preset:
     """The preset of an environment by name, FILE.py:FUNCTION included."""
     if is_file(name):
         return _own(name)
-    if name.startswith(("atari-", "gym:")):
-        try:
-            return preset(name)
-        except Exception as error:
-            # Gymnasium's errors about an environment's name are for its user, but no ValueErrors.
-            if not type(error).__module__.startswith("gymnasium"):
-                raise
-            raise ValueError(f"{name}: {error}") from error
-    if name not in PRESETS:
+    if name not in PRESETS and not name.startswith(("atari-", "gym:")):
         try:
             nearest("environment", name, PRESETS)
         except ValueError as error:
@@ -174,6 +160,24 @@ def read_rlhf_settings(folder: Path) -> RLHFSettings:
         return RLHFSettings(**content["settings"])
     except (KeyError, TypeError, AssertionError) as error:
         raise ValueError(f"{path} was not written by bilevax rlhf.") from error
+
+
+def _setup(settings: RLHFSettings, found: Preset) -> Setup:
+    setup = found.setup(
+        steps=settings.steps,
+        labels=settings.labels,
+        rounds=settings.rounds,
+        segment=settings.segment,
+        envs=settings.envs,
+    )
+    try:
+        assert setup.sampler.spec is not None  # environments on the host are made here
+    except Exception as error:
+        # Gymnasium's errors about an environment's name are for its user, but no ValueErrors.
+        if not type(error).__module__.startswith("gymnasium"):
+            raise
+        raise ValueError(f"{settings.env}: {error}") from error
+    return setup
 
 
 def _algorithm(settings: RLHFSettings, found: Preset, setup: Setup) -> AbstractAlgorithm:

@@ -3,6 +3,7 @@
 Every algorithm gets the same: environment steps, labels, networks and learner.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,20 +56,29 @@ class Preset:
     ) -> Setup:
         """The setup, with these in place of the preset's own.
 
-        A run too short for its rounds has fewer of them.
+        A run too short for its rounds has fewer of them, and the window is widened where it holds
+        too few pairs for the labels of a round.
         """
         given = dict(steps=steps, labels=labels, rounds=rounds, segment=segment)
-        fields: dict[str, Any] = dict(self.fields) | {
-            k: v for k, v in given.items() if v is not None
-        }
+        own: dict[str, Any] = {one.name: one.default for one in dataclasses.fields(Setup)}
+        own |= dict(self.fields) | {k: v for k, v in given.items() if v is not None}
         count = self.envs if envs is None else envs
         if count < 1:
             raise ValueError(f"Preset: envs is {count}; give at least 1.")
-        sampler = self.sampler(count)
+        own |= dict(sampler=self.sampler(count), learner=self.learner)
         if rounds is None and steps is not None:
-            most = max(1, steps // (sampler.length * count))
-            fields["rounds"] = min(fields.get("rounds", 25), most)
-        return Setup(sampler, self.learner, **fields)
+            most = steps // (own["sampler"].length * count)
+            own["rounds"] = max(1, min(own["rounds"], most))
+        own["window"] = max(own["window"], _window(own, count))
+        return Setup(**own)
+
+
+def _window(own: dict[str, Any], count: int) -> int:
+    """Rollouts that hold a round's pairs as separate segments; no more than a round has."""
+    length = own["sampler"].length
+    segments = -(-2 * max(own["schedule"](own["labels"], own["rounds"])) // count)
+    wanted = -(-segments * own["segment"] // length)
+    return min(wanted, own["steps"] // (own["rounds"] * length * count))
 
 
 def flat_reward(key: Key, sampler: AbstractSampler) -> AbstractReward:

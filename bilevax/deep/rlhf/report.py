@@ -42,24 +42,25 @@ def write_rlhf_report(folder: Path) -> Path:
     result = read_json(folder / RESULT) if (folder / RESULT).exists() else None
     try:
         settings = config["settings"]
-        body = [
-            f"<h1>{text(settings['env'])}, taught by preferences</h1>"
-            if settings["algorithm"] != "true-reward"
-            else f"<h1>{text(settings['env'])}, on its true reward</h1>",
-            f'<p class="lead">{text(config.get("about", ""))}</p>' if config.get("about") else "",
-            f"<p>{_METHODS[settings['algorithm']]}</p>",
-            _verdict(result, folder),
-            _tiles(result, settings, history),
-            _clips(folder, settings),
-            "<h2>How learning went</h2>",
-            _figures(folder, history, result),
-            _seeds(result),
-            "<h2>How to repeat it</h2>",
-            _repeat(config, folder),
-        ]
+        method, name = _METHODS[settings["algorithm"]], settings["env"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds no run that bilevax rlhf wrote.") from error
-    write_text(folder / REPORT, page(f"bilevax: {settings['env']}", body))
+    taught = "taught by preferences" if settings["algorithm"] != "true-reward" else "on true reward"
+    about = config.get("about")
+    body = [
+        f"<h1>{text(Path(name).name)}, {taught}</h1>",
+        f'<p class="lead">{text(about)}</p>' if about else "",
+        f"<p>{method}</p>",
+        _verdict(result, folder),
+        _tiles(result, settings, history),
+        _clips(folder, settings),
+        "<h2>How learning went</h2>",
+        _figures(folder, history),
+        _seeds(result),
+        "<h2>How to repeat it</h2>",
+        _repeat(config, folder),
+    ]
+    write_text(folder / REPORT, page(f"bilevax: {name}", body))
     return folder / REPORT
 
 
@@ -137,7 +138,7 @@ def _clips(folder, settings) -> str:
     return f'<h2>What was learned</h2><div style="{grid}">{"".join(parts)}</div>'
 
 
-def _figures(folder: Path, history: Sequence[dict[str, Any]], result) -> str:
+def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
     if not history:
         return "<p>No round has ended yet.</p>"
     several = len({line["seed"] for line in history}) > 1
@@ -179,7 +180,7 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]], result) -> str:
             "time: 1 is perfect, 0 is no better than chance.",
         ),
         (
-            curve_figure(history, "labels", "labels so far", lowest=0)
+            curve_figure(history, "labels", "labels so far", lowest=0.0)
             if any(line["labels"] for line in history)
             else None,
             "<b>Labels.</b> How many pairs had been answered. Most are asked early, when they "
