@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from typing import Any
@@ -16,7 +17,7 @@ from bilevax.deep.environments.catcher import Catcher
 from bilevax.deep.environments.moving_dot import MovingDot
 from bilevax.deep.labeller import AbstractLabeller
 from bilevax.deep.policy import actor_critic
-from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup
+from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import run as run_module
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
@@ -72,6 +73,24 @@ def test_rollouts_are_in_single_precision_even_with_x64(env):
 
     shapes = eqx.filter_eval_shape(walk, jax.random.key(0))
     assert jnp.dtype("float64") not in {z.dtype for z in jax.tree.leaves(shapes)}
+
+
+def test_a_run_with_a_wider_window_than_its_rounds_can_be_resumed(tmp_path, monkeypatch):
+    def lost(algorithm, state, teacher):
+        if int(state.round) == 1:
+            raise KeyboardInterrupt
+        return one_round(algorithm, state, teacher)
+
+    one_round = run_module.one_round
+    wide = dataclasses.replace(SETUP, window=3)  # its rounds have two rollouts
+    algorithm: Any = TrueReward(wide)
+    options: dict[str, Any] = dict(directory=tmp_path / "run", episodes=4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_module, "one_round", lost)
+        run_rlhf(algorithm, 1, checkpoint_every=0.0, **options)
+    assert bits(run_rlhf(algorithm, 1, resume=True, **options)) == bits(
+        run_rlhf(algorithm, 1, episodes=4)
+    )
 
 
 @pytest.mark.parametrize("crash", [False, True])

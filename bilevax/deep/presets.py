@@ -5,7 +5,7 @@ Every algorithm gets the same: environment steps, labels, networks and learner.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from .reward_model import RewardLearner
 from .reward_network import AbstractReward, MLPReward
 from .rlhf.setup import Setup
 from .sampler import AbstractSampler, CompiledSampler
+from .schedule import Decreasing
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,19 @@ def _moving_dot() -> Preset:
 
 
 def _catcher() -> Preset:
-    # An episode is five steps long, and so is a segment.
+    # An episode is five steps long, and so is a segment. A random paddle misses five balls in six:
+    # most first answers are "equal", so many are asked, and the policy stays varied meanwhile.
     return Preset(
         lambda count: CompiledSampler(Catcher(), count, 5),
-        _a2c(3e-3),
+        replace(_a2c(3e-3), entropy=0.15),
         envs=32,
-        fields=dict(_TINY, steps=150_000, labels=200, segment=5),
+        fields=dict(
+            _TINY,
+            steps=300_000,
+            labels=400,
+            segment=5,
+            schedule=Decreasing(initial=0.5, half=0.5),
+        ),
     )
 
 

@@ -148,7 +148,7 @@ def start_host_actors(env: HostEnvironment, key: Key) -> HostActors:
         observation=env.reset(seed),
         total=np.zeros(count, np.float32),
         length=np.zeros(count, np.int32),
-        place=np.array([seed, 0]),
+        place=np.array([seed, 0], np.int32),
     )
 
 
@@ -187,7 +187,7 @@ def collect_on_host(
             result.observation,
             np.where(done, 0, total).astype(np.float32),
             np.where(done, 0, length).astype(np.int32),
-            actors.place + np.array([0, 1]),
+            actors.place + np.array([0, 1], np.int32),
         )
     stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
     observation = stacked.pop("observation")

@@ -135,7 +135,7 @@ def save_networks(folder: Path, seed: int, state: RLHFState, environment: str) -
 
     The names are those of the attributes: ``torso.layers.0.weight``, ``actor.bias``.
     """
-    about = dict(format="bilevax-network", environment=environment)
+    about = {"environment": environment}  # one entry: of several the file's order is random
     networks = {"policy": state.policy.agent.network, "reward": state.reward.model}
     for kind, network in networks.items():
         save_network(folder / f"{kind}-seed{seed}.safetensors", network, about)

@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from ..._driver import default_workers
+from ...io import checkpoint
 from ...io.files import write_json
 from ...io.run_folder import HISTORY, RESULT, history_line
 from ..buffer import Pairs
@@ -44,7 +45,7 @@ from .folder import (
     sync,
 )
 from .outcome import RLHFRun, SeedRun, to_fields
-from .round import one_round
+from .rounds import one_round
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ class _Session:
                 self.marks[seed] = fingerprint(self.algorithm, self.answers, seed, state)
                 path = checkpoint_path(self.folder, seed)
                 if resume and path.exists():
-                    self.states[seed], seconds = load_state(path, state, self.marks[seed])
+                    like = _windowed(self.algorithm.setup, state, path)
+                    self.states[seed], seconds = load_state(path, like, self.marks[seed])
                     self.earlier = max(self.earlier, seconds)
                     continue
             if self.known is not None:
@@ -317,6 +319,27 @@ def _strong(state):
         z if not isinstance(z, jax.Array) or is_key(z) else lax.convert_element_type(z, z.dtype)
     )
     return jax.tree.map(one, state)
+
+
+def _windowed(setup, state, path):
+    """A first state in the shapes of the one that was saved.
+
+    The first window is walked whole; a round with fewer rollouts than that leaves a shorter one.
+    """
+    if not checkpoint.load_header(path).get("round"):
+        return state
+    steps = min(setup.window, setup.iterations) * setup.sampler.length
+
+    def cut(learner):
+        window = jax.tree.map(lambda z: z[:steps], learner.window)
+        whole = learner.window.last_value
+        window = eqx.tree_at(lambda w: w.last_value, window, whole)
+        return eqx.tree_at(lambda z: z.window, learner, window)
+
+    state = eqx.tree_at(lambda s: s.policy, state, cut(state.policy))
+    if state.tracker is None:
+        return state
+    return eqx.tree_at(lambda s: s.tracker, state, cut(state.tracker))
 
 
 def _with_known(algorithm, state, known):
