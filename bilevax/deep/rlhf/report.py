@@ -49,7 +49,7 @@ def write_rlhf_report(folder: Path) -> Path:
     about = config.get("about")
     body = [
         f"<h1>{text(Path(name).name)}, {taught}</h1>",
-        f'<p class="lead">{text(about)}</p>' if about else "",
+        f'<p class="lead">{text(about.replace("`", ""))}</p>' if about else "",
         f"<p>{method}</p>",
         _verdict(result, folder),
         _tiles(result, settings, history),
@@ -102,7 +102,11 @@ def _tiles(result, settings, history) -> str:
             ]
         tiles += [
             ("Steps", f"{result['steps']:,}", "per seed, all policies together"),
-            ("Time", duration(result["wall_seconds"]), f"{len(result['seeds'])} seeds"),
+            (
+                "Time",
+                duration(result["wall_seconds"]),
+                f"{len(result['seeds'])} seeds" if several else "compiling included",
+            ),
         ]
     parts = [
         f'<div class="tile"><small>{text(name)}</small><strong>{text(value)}</strong>'
@@ -111,8 +115,7 @@ def _tiles(result, settings, history) -> str:
     ]
     words = (
         "<p>The <b>true return</b> is what the scored policy earns in a whole episode under the "
-        "environment's own reward, which it was never shown. The number is the median over seeds."
-        "</p>"
+        "environment's own reward, which it was never shown. Of several seeds it is the median.</p>"
         if asks and result is not None
         else ""
     )
