@@ -6,7 +6,9 @@
 Every algorithm has the same environment steps (counted over both of PBRL's policies), the same
 labels, networks and learner; the scored policy is the one that answers queries, pi_y for PBRL. A
 return is the mean over 64 fresh episodes, each environment's first, of the sampled policy; 95 %
-intervals of the median over seeds. Runs already in benchmarks/results/rlhf_minatar.json are kept:
+intervals of the median over seeds, min to max below six of them. The presets were chosen on other
+seeds: the policies' learner on the true reward, reward model, segments and schedule on DRLHF, the
+penalty weight on PBRL. Runs already in benchmarks/results/rlhf_minatar.json are kept:
 a part that was stopped goes on where it was. ``--fresh`` starts anew.
 
     table     all games and algorithms, 1,000 oracle labels
@@ -23,13 +25,13 @@ from pathlib import Path
 import jax
 
 from bilevax.deep.presets import preset
-from bilevax.deep.rlhf import DRLHF, PBRL, TrueReward
 from bilevax.deep.rlhf.run import run_rlhf
 from bilevax.deep.teacher import ScriptedTeacher
 
 FILE = Path(__file__).parent / "results" / "rlhf_minatar.json"
 GAMES = ("breakout", "asterix", "freeway", "space-invaders")
-ALGORITHMS = {"true-reward": TrueReward, "drlhf": DRLHF, "pbrl": PBRL}
+ALGORITHMS = ("true-reward", "drlhf", "pbrl")
+FIRST_SEED = 100  # presets were chosen on seeds 0 to 2
 TEACHERS = {
     "oracle": ScriptedTeacher.oracle(),
     "mistake": ScriptedTeacher.mistaken(0.1),
@@ -44,10 +46,11 @@ PARTS = {
 
 
 def measure(game, name, labels, teacher, arguments):
-    setup = preset(f"minatar-{game}").setup(steps=arguments.steps, labels=labels)
-    algorithm = ALGORITHMS[name](setup)
+    found = preset(f"minatar-{game}")
+    algorithm = found.algorithm(name, found.setup(steps=arguments.steps, labels=labels))
+    seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
     wall, cpu = time.perf_counter(), time.process_time()
-    run = run_rlhf(algorithm, arguments.seeds, teacher=TEACHERS[teacher], workers=arguments.workers)
+    run = run_rlhf(algorithm, seeds, teacher=TEACHERS[teacher], workers=arguments.workers)
     low, high = run.interval
     curves = [
         [line["true_return"] for line in run.history if line["seed"] == one.seed]

@@ -50,7 +50,7 @@ def test_pbrl_walks_asks_fits_and_improves_on_pong():
         capacity=4,
         candidates=1,
     )
-    algorithm = PBRL(setup, tracker_share=0.5, frames=32, scored_pairs=1)
+    algorithm = PBRL(setup, tracker_share=0.5, frames=32, scored_steps=8)
     (seed,) = run_rlhf(algorithm, [0], episodes=2).seeds
     # In 32 steps and then, restarted, 64 steps of 8 games, each is cut once and reset by one step.
     assert not seed.fault and seed.labels == 3 and seed.steps == 8 * (32 + 64 - 1)

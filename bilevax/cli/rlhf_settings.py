@@ -15,10 +15,7 @@ from ..deep.dataset import load_dataset
 from ..deep.environment import AbstractEnvironment
 from ..deep.presets import PRESETS, Preset, own_preset, preset
 from ..deep.rlhf.base import AbstractAlgorithm
-from ..deep.rlhf.drlhf import DRLHF
-from ..deep.rlhf.pbrl import PBRL
 from ..deep.rlhf.setup import Setup
-from ..deep.rlhf.true_reward import TrueReward
 from ..deep.sampler import AbstractSampler, CompiledSampler
 from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
@@ -184,15 +181,8 @@ def _algorithm(settings: RLHFSettings, found: Preset, setup: Setup) -> AbstractA
     weight = settings.penalty_weight
     if weight is not None and settings.algorithm != "pbrl":
         raise ValueError(f"--penalty-weight belongs to pbrl; {settings.algorithm} has no penalty.")
-    if settings.algorithm == "drlhf":
-        return DRLHF(setup)  # pyright: ignore[reportCallIssue]
-    if settings.algorithm == "true-reward":
-        return TrueReward(setup)  # pyright: ignore[reportCallIssue]
-    return PBRL(  # pyright: ignore[reportCallIssue]
-        setup,
-        penalty_weight=found.penalty_weight if weight is None else weight,
-        tracker_share=found.tracker_share,
-    )
+    own = {} if weight is None else dict(penalty_weight=weight)
+    return found.algorithm(settings.algorithm, setup, **own)
 
 
 def _own(name: str) -> Preset:

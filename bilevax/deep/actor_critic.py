@@ -127,7 +127,8 @@ class AbstractLearner(eqx.Module):
         """The agent after one rollout.
 
         ``reward`` is what the policy is to maximise; ``extra`` is a function of the network added
-        to every loss (the upper level's share of the policy gradient).
+        to every loss (the upper level's share of the policy gradient). It is in units of
+        ``reward``, per step: whatever advantages are divided by, it is divided by too.
         """
 
 
@@ -162,7 +163,8 @@ class A2C(AbstractLearner):
             value_loss = jnp.sum(keep * (value - target) ** 2)
             mean_entropy = jnp.sum(keep * entropy)
             total = policy_loss + self.value_weight * value_loss - self.entropy * mean_entropy
-            return total + extra(network), (policy_loss, value_loss, mean_entropy)
+            total += extra(network) / scale.deviation
+            return total, (policy_loss, value_loss, mean_entropy)
 
         (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)(agent.network)
         network, state = _apply(self.optimizer, agent, gradient)
@@ -207,8 +209,9 @@ class PPO(AbstractLearner):
 
         def minibatch(carry, rows):
             agent, part = carry[0], jax.tree.map(lambda z: z[rows], batch)
+            scaled = lambda network: extra(network) / scale.deviation
             (_, parts), gradient = jax.value_and_grad(self._loss, has_aux=True)(
-                agent.network, part, extra
+                agent.network, part, scaled
             )
             network, state = _apply(self.optimizer, agent, gradient)
             return (Agent(network, state, scale),), parts  # pyright: ignore
@@ -236,7 +239,8 @@ class PPO(AbstractLearner):
         value_loss = jnp.sum(keep * (value - part["target"]) ** 2)
         entropy = -jnp.sum(keep * jnp.sum(jnp.exp(log_probs) * log_probs, -1))
         total = policy_loss + self.value_weight * value_loss - self.entropy * entropy
-        return total + extra(network), (policy_loss, value_loss, entropy)
+        total += extra(network) / (deviation + 1e-8)
+        return total, (policy_loss, value_loss, entropy)
 
 
 def _scaled(agent, rollout, reward, discount):

@@ -18,11 +18,16 @@ from .environment import AbstractEnvironment
 from .environments.catcher import Catcher
 from .environments.minatar import minatar
 from .environments.moving_dot import MovingDot
+from .pattern_reward import PatternReward
 from .reward_model import RewardLearner
 from .reward_network import AbstractReward, MLPReward
+from .rlhf.base import AbstractAlgorithm
+from .rlhf.drlhf import DRLHF
+from .rlhf.pbrl import PBRL
 from .rlhf.setup import Setup
+from .rlhf.true_reward import TrueReward
 from .sampler import AbstractSampler, CompiledSampler
-from .schedule import Decreasing
+from .schedule import Decreasing, Even
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Preset:
         learner: how policies learn.
         envs: how many environments.
         fields: fields of ``Setup`` that differ from its defaults.
-        penalty_weight, tracker_share: PBRL's own.
+        pbrl: fields of ``PBRL`` that differ from its defaults.
         episodes: of the final evaluation.
     """
 
@@ -42,8 +47,7 @@ class Preset:
     learner: AbstractLearner
     envs: int = 32
     fields: Mapping[str, Any] = field(default_factory=dict)
-    penalty_weight: float = 10.0
-    tracker_share: float = 0.125
+    pbrl: Mapping[str, Any] = field(default_factory=dict)
     episodes: int = 64
 
     def setup(
@@ -72,6 +76,19 @@ class Preset:
             own["rounds"] = max(1, min(own["rounds"], most))
         own["window"] = max(own["window"], _window(own, count))
         return Setup(**own)
+
+    def algorithm(self, name: str, setup: Setup, **own: Any) -> AbstractAlgorithm:
+        """One of ``ALGORITHMS`` on this setup; ``own`` are fields of PBRL's in place of these."""
+        if name not in ALGORITHMS:
+            raise ValueError(f"Preset: name is {name!r}; give one of {', '.join(ALGORITHMS)}.")
+        if own and name != "pbrl":
+            raise ValueError(f"Preset: {', '.join(own)} belongs to pbrl; {name} has no penalty.")
+        if name == "pbrl":
+            return PBRL(setup, **dict(self.pbrl) | own)
+        return DRLHF(setup) if name == "drlhf" else TrueReward(setup)  # pyright: ignore
+
+
+ALGORITHMS = ("pbrl", "drlhf", "true-reward")
 
 
 def _window(own: dict[str, Any], count: int) -> int:
@@ -114,6 +131,11 @@ def _a2c(learning_rate: float) -> A2C:
     return A2C(optax.chain(clipped, optax.adam(learning_rate, eps=1e-5)))
 
 
+def _ppo(learning_rate: float, **own: Any) -> PPO:
+    clipped = optax.clip_by_global_norm(0.5)
+    return PPO(optax.chain(clipped, optax.adam(learning_rate, eps=1e-5)), **own)
+
+
 def _moving_dot() -> Preset:
     return Preset(
         lambda count: CompiledSampler(MovingDot(), count, 8),
@@ -153,35 +175,66 @@ _TINY = dict(
 )
 
 
+def pattern_reward(key: Key, sampler: AbstractSampler) -> AbstractReward:
+    """A linear reward on patterns of cells: in grids of bits, learned from the fewest labels."""
+    spec = sampler.spec
+    network = PatternReward.create(key, spec.observation_shape, spec.num_actions)
+    return jax.tree.map(lambda z: z.astype(jnp.float32), network)
+
+
 def _minatar(game: str) -> Preset:
     env = minatar(game)
     return Preset(
-        lambda count: CompiledSampler(env, count, 8),
-        _a2c(4e-3),
+        lambda count: CompiledSampler(env, count, 32),
+        _ppo(1e-3, minibatches=8),
         envs=64,
         fields=dict(
+            **_MINATAR[game],
             steps=1_000_000,
             rounds=20,
             labels=1000,
-            window=32,
+            window=8,
+            reward_network=pattern_reward,
+            # Convex, and restarted from the last fit: the last parameters are the ones to keep.
+            reward_learner=RewardLearner(learning_rate=1e-2, checks=0),
+            first_fit_steps=100,
+            fit_steps=100,
+            batch=64,
             capacity=1000,
             held_out=0.1,
-            first_fit_steps=300,
-            fit_steps=60,
-            reward_learner=RewardLearner(checks=2),
+        ),
+        # grad_y f grows with the length of a segment, and the weight it is divided by with it.
+        pbrl=dict(
+            penalty_weight=30.0 if game == "Freeway" else 10.0, frames=16_384, scored_steps=128
         ),
     )
+
+
+# A segment is to hold about one rewarded step on average: more, and a label says little about each;
+# fewer, and most pairs are answered "equal". A random player of Freeway earns nothing for minutes.
+_MINATAR = {
+    "Breakout": dict(segment=25),
+    "Asterix": dict(segment=25),
+    "Freeway": dict(segment=100, schedule=Even(initial=0.1)),
+    "SpaceInvaders": dict(segment=8),
+}
 
 
 def _atari(game: str) -> Preset:
     from .environments.atari import atari_sampler
 
-    clipped = optax.clip_by_global_norm(0.5)
     return Preset(
         lambda count: atari_sampler(game, count, 128),
-        PPO(optax.chain(clipped, optax.adam(2.5e-4, eps=1e-5))),
+        _ppo(2.5e-4),
         envs=16,
-        fields=dict(steps=10_000_000, rounds=50, labels=5500, window=4),
+        # Christiano et al. (2017): a tenth of the labels before the first step.
+        fields=dict(
+            steps=10_000_000,
+            rounds=50,
+            labels=5500,
+            window=8,
+            schedule=Decreasing(initial=0.1, half=0.1),
+        ),
         episodes=16,
     )
 

@@ -53,6 +53,11 @@ class RewardModel(eqx.Module):
         """The mean of the members' rewards."""
         return jnp.mean(self.predict(observation, action), axis=0)
 
+    def summary(self, observation: Shaped[Array, "P L ..."], action: Int[Array, "P L"]) -> PyTree:
+        """What every member's sums over P segments depend on (``AbstractReward.summary``)."""
+        first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, self.members)
+        return first.summary(observation, action)
+
     def sums(self, segments: Segments) -> Float[Array, "M P"]:
         """Every member's sum of rewards over each segment."""
         return jnp.sum(self.predict(segments.observation, segments.action), axis=-1)
@@ -216,8 +221,7 @@ def _evaluate(model, pairs):
 
 
 def _digest(model, pairs):
-    member = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, model.members)
-    summary = lambda part: member.summary(part.observation, part.action)
+    summary = lambda part: model.summary(part.observation, part.action)
     return _Digest(summary(pairs.first), summary(pairs.second), pairs.answers)
 
 

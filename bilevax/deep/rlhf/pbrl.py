@@ -5,13 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from ..._solver.weight import AbstractWeight, as_weight
-from ..._types import Array, Float, Scalar
-from ..buffer import Pairs
+from ..._types import Array, Float, PyTree, Scalar
 from ..policy import ActorCritic
 from ..preference_loss import bradley_terry_loss
 from ..reward_network import AbstractReward
-from ..rollout import Rollout
 from ..sampler import AbstractExtra, NoExtra
+from ..segments import Segments
 from ..teacher import Answers
 from .base import (
     AbstractAlgorithm,
@@ -31,7 +30,7 @@ class PBRL(AbstractAlgorithm):
     E_pi_hat[r_x] - E_pi_y[r_x], both per step and in the normalised reward, held fixed over a
     round. A tracker pi_hat follows the best response to r_x:
 
-        x       descends  grad f + weight (E_pi_hat - E_pi_y)[grad r_x]
+        x       descends  grad f + weight (E_pi_hat - E_pi_y)[grad r_x]   where that is resolved
         y       ascends   grad V_x^{pi_y} - (1/weight) grad_y f
         pi_hat  ascends   grad V_x^{pi_hat}
 
@@ -44,15 +43,17 @@ class PBRL(AbstractAlgorithm):
     Attributes:
         penalty_weight: a number, or a schedule over rounds such as ``Homotopy``.
         tracker_share: the share of the environments that the tracker acts in.
-        frames: steps of each policy that the penalty's expectations are estimated from.
-        scored_pairs: fresh pairs in each estimate of grad_y f.
+        frames: steps of each policy that the penalty's expectations are estimated from, at most.
+        errors: standard errors by which the tracker has to be ahead before it is penalised.
+        scored_steps: steps of fresh segments in each estimate of grad_y f.
     """
 
     setup: Setup
     penalty_weight: AbstractWeight = eqx.field(converter=as_weight, default=10.0)
     tracker_share: float = eqx.field(static=True, default=0.125)
     frames: int = eqx.field(static=True, default=256)
-    scored_pairs: int = eqx.field(static=True, default=4)
+    errors: float = eqx.field(static=True, default=2.0)
+    scored_steps: int = eqx.field(static=True, default=64)
 
     def __check_init__(self):
         if not 0 < self.tracker_share < 1:
@@ -93,7 +94,7 @@ class PBRL(AbstractAlgorithm):
     def fit(self, state, key, steps):
         fit_key, frame_key = jax.random.split(key)
         assert state.tracker is not None
-        penalty = _penalty(state, frame_key, self.frames)
+        penalty = _penalty(state, frame_key, self.frames, self.errors)
         reward, metrics = self.setup.reward_learner.fit(
             state.reward,
             state.buffer,
@@ -110,7 +111,7 @@ class PBRL(AbstractAlgorithm):
         assert tracker is not None
         act_key, track_key = jax.random.split(key)
         rate = PredictedRate(state.reward.model, state.normalizer)
-        extra = _score(state, self.scored_pairs)
+        extra = _score(state, self.scored_steps)
         options = dict(iterations=setup.iterations, window=setup.window)
         acted = self._acting.improve(
             setup.learner, state.policy.agent, state.policy.actors, rate, extra, act_key, **options
@@ -131,35 +132,37 @@ class PBRL(AbstractAlgorithm):
         ), acted.summary
 
 
-class Frames(eqx.Module):
-    """Steps of one policy, flat: observations ``[K, *obs]`` and actions ``[K]``."""
-
-    observation: Array
-    action: Array
-
-    @classmethod
-    def draw(cls, window: Rollout, key, count: int) -> "Frames":
-        """``count`` steps of a window, uniformly, automatic resets left out."""
-        steps, envs = window.action.shape
-        real = (~window.fake).reshape(-1).astype(jnp.float32)
-        index = jax.random.choice(key, steps * envs, (count,), p=real / jnp.sum(real))
-        time, env = index // envs, index % envs
-        return cls(window.observation[time, env], window.action[time, env])
-
-
 class PolicyDifference(eqx.Module):
-    """weight max(0, E_pi_hat[r] - E_pi_y[r]) / scale for a reward network r, from frames."""
+    """weight max(0, E_pi_hat[r] - E_pi_y[r] - doubt) / scale for a reward network r.
 
-    tracker: Frames
-    policy: Frames
+    Both means are over steps of each policy's environments, and ``doubt`` is ``errors`` standard
+    errors of their difference, from its spread over environments: a fit would otherwise make the
+    reward deny whatever the better of two equal policies happened to do.
+
+    Attributes:
+        tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
+            environment of either policy.
+        weight, scale: the penalty weight, and the unit of the reward.
+    """
+
+    tracker: PyTree
+    policy: PyTree
     weight: Scalar
     scale: Scalar
+    steps: tuple[int, int] = eqx.field(static=True)
+    errors: float = eqx.field(static=True)
 
     def __call__(self, member: AbstractReward) -> Scalar:
         """The penalty on this network."""
-        mean = lambda frames: jnp.mean(member(frames.observation, frames.action))
-        gain = (mean(self.tracker) - mean(self.policy)) / self.scale
-        return self.weight * jnp.maximum(gain, 0)
+        better, variance = _mean(member.total(self.tracker) / self.steps[0])
+        mine, own_variance = _mean(member.total(self.policy) / self.steps[1])
+        doubt = self.errors * jnp.sqrt(variance + own_variance + 1e-12)
+        return self.weight * jnp.maximum(better - mine - doubt, 0) / self.scale
+
+
+def _mean(values):
+    """The mean of independent values, and the variance of that mean."""
+    return jnp.mean(values), jnp.var(values) / max(values.size - 1, 1)
 
 
 class PreferenceScore(AbstractExtra):
@@ -171,48 +174,56 @@ class PreferenceScore(AbstractExtra):
     gradient ends once an action is ``ratio_range`` more, or less, likely than when it was drawn.
 
     Attributes:
-        pairs: drawn from the policy at the start of the round.
-        surplus: each pair's loss minus their mean, 0 where there is no answer.
+        segments: both segments of every pair, drawn from the policy at the start of the round.
+        surplus: each segment's pair's loss minus their mean, 0 where there is no answer.
         weight: the penalty weight.
-        count: pairs drawn for each estimate.
+        steps: drawn from all segments for each estimate.
         ratio_range: how far an action's probability may move.
     """
 
-    pairs: Pairs
-    surplus: Float[Array, " Q"]
+    segments: Segments
+    surplus: Float[Array, " P"]
     weight: Scalar
-    count: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
     ratio_range: float = eqx.field(static=True, default=0.2)
 
     def __call__(self, network: ActorCritic, key):
-        rows = jax.random.randint(key, (self.count,), 0, self.surplus.shape[0])
-        pairs, surplus = self.pairs.take(rows), self.surplus[rows, None]
-
-        def surrogate(segments):
-            log_probs, _ = network(segments.observation)
-            chosen = jnp.take_along_axis(log_probs, segments.action[..., None], -1)[..., 0]
-            ratio = jnp.exp(chosen - segments.log_prob)
-            near = jnp.clip(ratio, 1 - self.ratio_range, 1 + self.ratio_range)
-            # f is to fall: the larger of both is its pessimistic estimate.
-            return jnp.sum(jnp.maximum(ratio * surplus, near * surplus), axis=1)
-
-        total = surrogate(pairs.first) + surrogate(pairs.second)
-        return jnp.mean(total) / self.weight
+        segment_key, time_key = jax.random.split(key)
+        row = jax.random.randint(segment_key, (self.steps,), 0, self.segments.count)
+        time = jax.random.randint(time_key, (self.steps,), 0, self.segments.length)
+        log_probs, _ = network(self.segments.observation[row, time])
+        action = self.segments.action[row, time]
+        chosen = jnp.take_along_axis(log_probs, action[:, None], -1)[:, 0]
+        ratio = jnp.exp(chosen - self.segments.log_prob[row, time])
+        near = jnp.clip(ratio, 1 - self.ratio_range, 1 + self.ratio_range)
+        # f is to fall: the larger of both is its pessimistic estimate.
+        surrogate = jnp.maximum(ratio * self.surplus[row], near * self.surplus[row])
+        return 2 * self.segments.length * jnp.mean(surrogate) / self.weight
 
 
 @eqx.filter_jit
-def _penalty(state, key, count):
+def _penalty(state, key, frames, errors):
     first, second = jax.random.split(key)
-    return PolicyDifference(
-        Frames.draw(state.tracker.window, first, count),
-        Frames.draw(state.policy.window, second, count),
-        state.weight,
-        state.normalizer.scale,
-    )
+    tracker, ahead = _summary(state, state.tracker.window, first, frames)
+    policy, steps = _summary(state, state.policy.window, second, frames)
+    weight, scale = state.weight, state.normalizer.scale
+    return PolicyDifference(tracker, policy, weight, scale, (ahead, steps), errors)
+
+
+def _summary(state, window, key, frames):
+    """The summary of at most ``frames`` steps of a window, as many from each environment."""
+    length, envs = window.fake.shape
+    count = min(length, -(-frames // envs))
+    # Steps in random order, automatic resets last.
+    order = jnp.argsort(window.fake + jax.random.uniform(key, window.fake.shape), axis=0)
+    time = order[:count].T
+    env = jnp.arange(envs)[:, None]
+    model = state.reward.model
+    return model.summary(window.observation[time, env], window.action[time, env]), count
 
 
 @eqx.filter_jit
-def _score(state, count):
+def _score(state, steps):
     pairs, model = state.fresh, state.reward.model
     first = jnp.mean(model.sums(pairs.first), axis=0)
     second = jnp.mean(model.sums(pairs.second), axis=0)
@@ -222,7 +233,9 @@ def _score(state, count):
     mean = jnp.sum(jnp.where(known, loss, 0)) / jnp.maximum(jnp.sum(known), 1)
     # Scaled so that a draw among all rows, empty ones too, averages over the known ones.
     share = known.shape[0] / jnp.maximum(jnp.sum(known), 1)
-    return PreferenceScore(pairs, jnp.where(known, (loss - mean) * share, 0), state.weight, count)
+    surplus = jnp.where(known, (loss - mean) * share, 0)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), pairs.first, pairs.second)
+    return PreferenceScore(both, jnp.concatenate([surplus, surplus]), state.weight, steps)
 
 
 @eqx.filter_jit
