@@ -286,3 +286,20 @@ def test_the_action_that_pays_is_chosen_where_it_pays(name):
 
 def test_an_episode_cut_short_is_worth_what_would_have_followed(name):
     np.testing.assert_allclose(train(name, CUT)[1][:2], 1 / (1 - 0.5), atol=0.1)
+
+
+@pytest.mark.parametrize("learner", [a2c, ppo], ids=["A2C", "PPO"])
+def test_an_extra_loss_is_divided_by_what_advantages_are_divided_by(learner):
+    policy = linear_policy(1)
+    r = rollout(2, policy)
+    slope = jnp.array([2.0, -3.0], jnp.float32)
+    extra = lambda network: network.actor.bias @ slope
+    agent = learner.start(policy, N)
+    new, _ = learner.update(agent, r, r.reward, jax.random.key(0), extra)
+    actor, _, deviation = moved(learner, policy, r, r.reward)
+    unit = deviation
+    if learner is ppo:
+        advantage = by_definition(r, r.reward / deviation)
+        unit = deviation * advantage[~np.asarray(r.fake)].std()
+    added = np.asarray(policy.actor.bias - new.network.actor.bias) - actor[-1]
+    np.testing.assert_allclose(added, np.asarray(slope) / unit, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,57 @@
+"""The penalty of PBRL for RLHF, estimated from two policies' steps, against NumPy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bilevax.deep.reward_network import AbstractNetwork
+from bilevax.deep.rlhf.pbrl import PolicyDifference
+
+TRACKER = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 5.0], [4.0, 3.0, 3.5]])  # environment, step
+POLICY = np.array([[0.5, 1.0], [1.5, 0.0], [1.0, 1.0], [0.0, 2.0]])
+
+
+class Multiple(AbstractNetwork):
+    """The reward of a step is a multiple of what is observed."""
+
+    factor: jax.Array
+
+    def __call__(self, observation, action):
+        return self.factor * observation
+
+
+def penalty(tracker, policy, errors, weight=3.0, scale=0.5):
+    steps = lambda z: (jnp.asarray(z), jnp.zeros(z.shape, int))
+    return PolicyDifference(
+        steps(tracker),
+        steps(policy),
+        jnp.asarray(weight),
+        jnp.asarray(scale),
+        (tracker.shape[1], policy.shape[1]),
+        errors,
+    )
+
+
+@pytest.mark.parametrize("errors", [0.0, 1.5])
+def test_it_is_the_gain_per_step_beyond_its_standard_errors(errors):
+    ahead, own = TRACKER.mean(1), POLICY.mean(1)
+    error = np.sqrt(ahead.var(ddof=1) / ahead.size + own.var(ddof=1) / own.size)
+    expected = 3.0 * 2.0 * (ahead.mean() - own.mean() - errors * error) / 0.5
+    found = penalty(TRACKER, POLICY, errors)(Multiple(jnp.asarray(2.0)))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_gain_within_its_noise_or_a_loss_costs_nothing_and_moves_nothing():
+    slope = eqx.filter_grad(lambda member, difference: difference(member))
+    member = Multiple(jnp.asarray(2.0))
+    for difference in (penalty(TRACKER, POLICY, 50.0), penalty(POLICY, TRACKER, 0.0)):
+        assert difference(member) == 0
+        assert slope(member, difference).factor == 0
+
+
+def test_its_slope_in_the_reward_is_the_difference_of_expectations():
+    slope = eqx.filter_grad(lambda member: penalty(TRACKER, POLICY, 0.0)(member))
+    expected = 3.0 * (TRACKER.mean() - POLICY.mean()) / 0.5
+    np.testing.assert_allclose(slope(Multiple(jnp.asarray(2.0))).factor, expected, rtol=1e-9)
