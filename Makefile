@@ -58,9 +58,9 @@ types: setup ## check the types
 
 lock: setup ## resolve the dependencies again and write requirements.lock (UPGRADE=1 takes the newest)
 	@$(BIN)/uv pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 \
-		--all-extras --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		--no-emit-find-links $(if $(UPGRADE),--upgrade) --output-file requirements.lock
-	@! grep -nE '://|^ *-' requirements.lock | grep -v -- '--hash=sha256:' \
+		--all-extras --generate-hashes --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
+		--output-file requirements.lock
+	@! grep -nE ':/{2}|^ *-' requirements.lock | grep -v -- '--hash=sha256:' \
 		|| { echo "requirements.lock holds an address; it may hold names, versions and hashes only."; exit 1; }
 
 clean: ## remove the environment, caches and builds

@@ -5,11 +5,11 @@
 
 Every algorithm has the same environment steps (counted over both of PBRL's policies), the same
 labels, networks and learner; the scored policy is the one that answers queries, pi_y for PBRL. A
-return is the mean over 64 fresh episodes, each environment's first, of the sampled policy; 95 %
-intervals of the median over seeds, min to max below six of them. The presets were chosen on other
-seeds: the policies' learner on the true reward, reward model, segments and schedule on DRLHF, the
-penalty weight on PBRL. Runs already in benchmarks/results/rlhf_minatar.json are kept:
-a part that was stopped goes on where it was. ``--fresh`` starts anew.
+return is the mean over 64 fresh episodes, each environment's first, of the sampled policy; tables
+hold the median, smallest and largest seed. The presets were chosen on other seeds: the learner on
+the true reward, the reward model, segments and schedule on DRLHF, the penalty weight on PBRL. Runs
+already in benchmarks/results/rlhf_minatar.json are kept: a part that was
+stopped goes on where it was. ``--fresh`` starts anew.
 
     table     all games and algorithms, 1,000 oracle labels
     labels    250 and 500 labels, PBRL and DRLHF
@@ -75,23 +75,22 @@ def measure(game, name, labels, teacher, arguments):
 
 
 def show(rows):
-    print(f"{'game':<16}{'teacher':<9}{'labels':>6}  ", end="")
-    print("".join(f"{name:>26}" for name in ALGORITHMS))
-    cases = sorted({(r["game"], r["teacher"], r["labels"]) for r in rows})
-    for case in cases:
-        found = {r["algorithm"]: r for r in rows if (r["game"], r["teacher"], r["labels"]) == case}
-        print(f"{case[0]:<16}{case[1]:<9}{case[2]:>6}  ", end="")
-        for name in ALGORITHMS:
-            row = found.get(name)
-            words = (
-                ""
-                if row is None
-                else "{:.2f} [{:.2f}, {:.2f}]".format(row["median"], *row["interval"])
-            )
-            print(f"{words:>26}", end="")
-        print()
-    print(f"wall: {sum(r['wall_seconds'] for r in rows) / 60:.1f} min, ", end="")
-    print(f"CPU: {sum(r['cpu_seconds'] for r in rows) / 60:.1f} min")
+    """The tables of docs/results.md, in Markdown."""
+    known = {(r["game"], r["teacher"], r["labels"], r["algorithm"]): r for r in rows}
+    print(f"| game | teacher | labels | {' | '.join(ALGORITHMS)} |")
+    print("|---" * (3 + len(ALGORITHMS)) + "|")
+    for case in dict.fromkeys(key[:3] for key in known):
+        cells = [words(known.get((*case, name))) for name in ALGORITHMS]
+        print(f"| {' | '.join(map(str, case))} | {' | '.join(cells)} |")
+    wall, cpu = (sum(r[f"{kind}_seconds"] for r in rows) / 60 for kind in ("wall", "cpu"))
+    print(f"\nwall {wall:.1f} min, CPU {cpu:.1f} min")
+
+
+def words(row):
+    if row is None:
+        return ""
+    returns = row["returns"]
+    return f"{row['median']:.2f} [{min(returns):.2f}, {max(returns):.2f}]"
 
 
 def main():
@@ -107,23 +106,12 @@ def main():
     rows = known.get("rows", [])
     for game in arguments.games.split(","):
         for name, labels, teacher in PARTS[arguments.part]:
-            same = lambda r, case=(game, name, labels, teacher): (
-                case
-                == (
-                    r["game"],
-                    r["algorithm"],
-                    r["labels"],
-                    r["teacher"],
-                )
-            )
-            if any(map(same, rows)):
+            case = dict(game=game, algorithm=name, labels=labels, teacher=teacher)
+            if any(case.items() <= row.items() for row in rows):
                 continue
             row = measure(game, name, labels, teacher, arguments)
             rows.append(row)
-            print(
-                f"{game} {name} {labels} {teacher}: {[round(z, 2) for z in row['returns']]}",  # pyright: ignore
-                flush=True,
-            )
+            print(f"{game} {name} {labels} {teacher}: {words(row)}", flush=True)
             about = dict(
                 steps=arguments.steps,
                 jax=jax.__version__,

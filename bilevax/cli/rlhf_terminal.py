@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..deep.rlhf.run import RLHFProgress
+from ..deep.rlhf.outcome import RLHFProgress
 from ..io.page import duration, number
 
 _EVERY = 10.0

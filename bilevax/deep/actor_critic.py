@@ -207,9 +207,10 @@ class PPO(AbstractLearner):
         count = batch["action"].shape[0]
         size = count // self.minibatches
 
+        scaled = lambda network: extra(network) / scale.deviation
+
         def minibatch(carry, rows):
             agent, part = carry[0], jax.tree.map(lambda z: z[rows], batch)
-            scaled = lambda network: extra(network) / scale.deviation
             (_, parts), gradient = jax.value_and_grad(self._loss, has_aux=True)(
                 agent.network, part, scaled
             )

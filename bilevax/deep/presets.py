@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -78,17 +77,19 @@ class Preset:
         return Setup(**own)
 
     def algorithm(self, name: str, setup: Setup, **own: Any) -> AbstractAlgorithm:
-        """One of ``ALGORITHMS`` on this setup; ``own`` are fields of PBRL's in place of these."""
+        """One of ``ALGORITHMS``; ``own`` are fields of it in place of the preset's."""
         if name not in ALGORITHMS:
             raise ValueError(f"Preset: name is {name!r}; give one of {', '.join(ALGORITHMS)}.")
-        if own and name != "pbrl":
-            raise ValueError(f"Preset: {', '.join(own)} belongs to pbrl; {name} has no penalty.")
         if name == "pbrl":
-            return PBRL(setup, **dict(self.pbrl) | own)
-        return DRLHF(setup) if name == "drlhf" else TrueReward(setup)  # pyright: ignore
+            own = dict(self.pbrl) | own
+        return ALGORITHMS[name](setup, **own)
 
 
-ALGORITHMS = ("pbrl", "drlhf", "true-reward")
+ALGORITHMS: dict[str, Callable[..., AbstractAlgorithm]] = {
+    "pbrl": PBRL,
+    "drlhf": DRLHF,
+    "true-reward": TrueReward,
+}
 
 
 def _window(own: dict[str, Any], count: int) -> int:
@@ -103,8 +104,7 @@ def flat_reward(key: Key, sampler: AbstractSampler) -> AbstractReward:
     """A small fully connected reward network: cheaper than patterns where a picture is tiny."""
     spec = sampler.spec
     scale = 1 / 255 if spec.observation_dtype == jnp.uint8 else 1.0
-    network = MLPReward.create(key, spec.observation_shape, spec.num_actions, width=32, scale=scale)
-    return jax.tree.map(lambda z: z.astype(jnp.float32), network)
+    return MLPReward.create(key, spec.observation_shape, spec.num_actions, width=32, scale=scale)
 
 
 def own_preset(env: AbstractEnvironment) -> Preset:
@@ -127,13 +127,15 @@ def preset(name: str) -> Preset:
 
 
 def _a2c(learning_rate: float) -> A2C:
-    clipped = optax.clip_by_global_norm(0.5)
-    return A2C(optax.chain(clipped, optax.adam(learning_rate, eps=1e-5)))
+    return A2C(_adam(learning_rate))
 
 
 def _ppo(learning_rate: float, **own: Any) -> PPO:
-    clipped = optax.clip_by_global_norm(0.5)
-    return PPO(optax.chain(clipped, optax.adam(learning_rate, eps=1e-5)), **own)
+    return PPO(_adam(learning_rate), **own)
+
+
+def _adam(learning_rate: float) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(learning_rate, eps=1e-5))
 
 
 def _moving_dot() -> Preset:
@@ -178,8 +180,7 @@ _TINY = dict(
 def pattern_reward(key: Key, sampler: AbstractSampler) -> AbstractReward:
     """A linear reward on patterns of cells: in grids of bits, learned from the fewest labels."""
     spec = sampler.spec
-    network = PatternReward.create(key, spec.observation_shape, spec.num_actions)
-    return jax.tree.map(lambda z: z.astype(jnp.float32), network)
+    return PatternReward.create(key, spec.observation_shape, spec.num_actions)
 
 
 def _minatar(game: str) -> Preset:
@@ -195,7 +196,7 @@ def _minatar(game: str) -> Preset:
             labels=1000,
             window=8,
             reward_network=pattern_reward,
-            # Convex, and restarted from the last fit: the last parameters are the ones to keep.
+            # The loss is convex: there is nothing to stop early, and labels held out only measure.
             reward_learner=RewardLearner(learning_rate=1e-2, checks=0),
             first_fit_steps=100,
             fit_steps=100,
@@ -210,8 +211,8 @@ def _minatar(game: str) -> Preset:
     )
 
 
-# A segment is to hold about one rewarded step on average: more, and a label says little about each;
-# fewer, and most pairs are answered "equal". A random player of Freeway earns nothing for minutes.
+# Of a long segment's many rewards a label says little about each; in a short one nothing happens,
+# and most pairs are answered "equal". A random player of Freeway earns nothing for minutes.
 _MINATAR = {
     "Breakout": dict(segment=25),
     "Asterix": dict(segment=25),

@@ -9,6 +9,7 @@ An algorithm says how it fits and how it improves; the rest is here.
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -22,10 +23,12 @@ from ..reward_model import FitMetrics, RewardModel, RewardState
 from ..reward_network import AbstractReward, MLPReward, StridedReward
 from ..reward_scale import RewardNormalizer, correlation
 from ..rollout import Rollout
-from ..sampler import AbstractRate, AbstractSampler, NoExtra, Summary, TrueRate
+from ..sampler import AbstractExtra, AbstractRate, AbstractSampler, NoExtra, Summary, TrueRate
 from ..segments import Segments, draw_segments, valid_starts
 from ..teacher import Answers
 from .setup import Setup
+
+Penalty = Callable[[AbstractReward], Scalar]
 
 
 class Learner(eqx.Module):
@@ -161,7 +164,8 @@ def _first_agent(setup, spec, count, key):
 @eqx.filter_jit
 def _first_reward(setup, key):
     network = lambda k: (setup.reward_network or reward_network)(k, setup.sampler)
-    return setup.reward_learner.init(RewardModel.create(key, network, members=setup.members))
+    model = RewardModel.create(key, network, members=setup.members)
+    return setup.reward_learner.init(jax.tree.map(lambda z: z.astype(jnp.float32), model))
 
 
 def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
@@ -174,8 +178,7 @@ def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
     scale = 1 / 255 if spec.observation_dtype == jnp.uint8 else 1.0
     large = len(spec.observation_shape) == 3 and max(spec.observation_shape[:2]) > 32
     kind = StridedReward if large else MLPReward
-    network = kind.create(key, spec.observation_shape, spec.num_actions, scale=scale)
-    return jax.tree.map(lambda z: z.astype(jnp.float32), network)
+    return kind.create(key, spec.observation_shape, spec.num_actions, scale=scale)
 
 
 @eqx.filter_jit
@@ -215,6 +218,48 @@ def add_labels(state: RLHFState, fresh: Pairs, key: Key) -> RLHFState:
     return eqx.tree_at(
         lambda s: (s.buffer, s.fresh, s.labels), state, (buffer, fresh, state.labels + count)
     )
+
+
+def fitted(
+    setup: Setup, state: RLHFState, key: Key, steps: int, penalty: Penalty | None = None
+) -> tuple[RLHFState, FitMetrics]:
+    """The state with the reward model fitted to its labels, and the unit of its predictions."""
+    reward, metrics = setup.reward_learner.fit(
+        state.reward, state.buffer, key, steps=steps, batch=setup.batch, penalty=penalty
+    )
+    state = eqx.tree_at(lambda s: s.reward, state, reward)
+    return eqx.tree_at(lambda s: s.normalizer, state, renewed_normalizer(state)), metrics
+
+
+def improved(
+    setup: Setup,
+    sampler: AbstractSampler,
+    learner: Learner,
+    rate: AbstractRate,
+    key: Key,
+    extra: AbstractExtra = NoExtra(),
+) -> tuple[Learner, Summary]:
+    """A policy after one round in its environments, learning from this reward."""
+    done = sampler.improve(
+        setup.learner,
+        learner.agent,
+        learner.actors,
+        rate,
+        extra,
+        key,
+        iterations=setup.iterations,
+        window=setup.window,
+    )
+    return Learner(done.agent, done.actors, done.window), done.summary
+
+
+def alone(
+    setup: Setup, state: RLHFState, rate: AbstractRate, key: Key
+) -> tuple[RLHFState, Summary]:
+    """One round of an algorithm that trains the scored policy and no other."""
+    policy, summary = improved(setup, setup.sampler, state.policy, rate, key)
+    steps = state.steps + summary.steps
+    return eqx.tree_at(lambda s: (s.policy, s.steps), state, (policy, steps)), summary
 
 
 @eqx.filter_jit

@@ -1,4 +1,4 @@
-"""What a run over several seeds gives back, and what may be said of all seeds together."""
+"""Where a run over several seeds stands, what it gives back, and what that says of all seeds."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,28 @@ import numpy as np
 from ..._types import Float
 from ..buffer import Pairs
 from .base import RLHFState
+
+
+@dataclass(frozen=True)
+class RLHFProgress:
+    """Where a run stands, for a progress display.
+
+    Attributes:
+        latest: each seed's last history line, ``None`` before its first.
+        rounds: rounds done, over all seeds.
+        max_rounds: rounds in all, over all seeds.
+        seconds: since the run began, earlier sessions of a resumed run counted in.
+        steps_per_second: environment steps over all seeds since the first line of this session;
+            NaN before the second.
+        seconds_left: an estimate, NaN before that.
+    """
+
+    latest: tuple[dict[str, Any] | None, ...]
+    rounds: int
+    max_rounds: int
+    seconds: float
+    steps_per_second: float
+    seconds_left: float
 
 
 @dataclass(frozen=True)

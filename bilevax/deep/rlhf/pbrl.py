@@ -9,16 +9,16 @@ from ..._types import Array, Float, PyTree, Scalar
 from ..policy import ActorCritic
 from ..preference_loss import bradley_terry_loss
 from ..reward_network import AbstractReward
-from ..sampler import AbstractExtra, NoExtra
+from ..sampler import AbstractExtra
 from ..segments import Segments
 from ..teacher import Answers
 from .base import (
     AbstractAlgorithm,
-    Learner,
     PredictedRate,
     first_state,
+    fitted,
+    improved,
     mean_reward,
-    renewed_normalizer,
 )
 from .setup import Setup
 
@@ -95,49 +95,33 @@ class PBRL(AbstractAlgorithm):
         fit_key, frame_key = jax.random.split(key)
         assert state.tracker is not None
         penalty = _penalty(state, frame_key, self.frames, self.errors)
-        reward, metrics = self.setup.reward_learner.fit(
-            state.reward,
-            state.buffer,
-            fit_key,
-            steps=steps,
-            batch=self.setup.batch,
-            penalty=penalty,
-        )
-        state = eqx.tree_at(lambda s: s.reward, state, reward)
-        return eqx.tree_at(lambda s: s.normalizer, state, renewed_normalizer(state)), metrics
+        return fitted(self.setup, state, fit_key, steps, penalty)
 
     def improve(self, state, key):
-        setup, tracker = self.setup, state.tracker
-        assert tracker is not None
+        setup = self.setup
+        assert state.tracker is not None
         act_key, track_key = jax.random.split(key)
         rate = PredictedRate(state.reward.model, state.normalizer)
-        extra = _score(state, self.scored_steps)
-        options = dict(iterations=setup.iterations, window=setup.window)
-        acted = self._acting.improve(
-            setup.learner, state.policy.agent, state.policy.actors, rate, extra, act_key, **options
-        )
-        tracked = self._tracking.improve(
-            setup.learner, tracker.agent, tracker.actors, rate, NoExtra(), track_key, **options
-        )
-        policy = Learner(acted.agent, acted.actors, acted.window)
-        tracker = Learner(tracked.agent, tracked.actors, tracked.window)
+        score = _score(state, self.scored_steps)
+        policy, acted = improved(setup, self._acting, state.policy, rate, act_key, score)
+        tracker, tracked = improved(setup, self._tracking, state.tracker, rate, track_key)
         tracker = _at_least(state, policy, tracker)
-        step = state.round + 1
-        steps = state.steps + acted.summary.steps + tracked.summary.steps
-        weight = self.penalty_weight.next(state.weight, step, jnp.asarray(jnp.nan))
+        steps = state.steps + acted.steps + tracked.steps
+        weight = self.penalty_weight.next(state.weight, state.round + 1, jnp.asarray(jnp.nan))
         return eqx.tree_at(
             lambda s: (s.policy, s.tracker, s.steps, s.weight),
             state,
             (policy, tracker, steps, weight),
-        ), acted.summary
+        ), acted
 
 
 class PolicyDifference(eqx.Module):
     """weight max(0, E_pi_hat[r] - E_pi_y[r] - doubt) / scale for a reward network r.
 
     Both means are over steps of each policy's environments, and ``doubt`` is ``errors`` standard
-    errors of their difference, from its spread over environments: a fit would otherwise make the
-    reward deny whatever the better of two equal policies happened to do.
+    errors of their difference, from its spread over environments (that of a single environment is
+    not known and left out): a fit would otherwise make the reward deny whatever the better of two
+    equal policies happened to do.
 
     Attributes:
         tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
@@ -213,8 +197,8 @@ def _penalty(state, key, frames, errors):
 def _summary(state, window, key, frames):
     """The summary of at most ``frames`` steps of a window, as many from each environment."""
     length, envs = window.fake.shape
-    count = min(length, -(-frames // envs))
-    # Steps in random order, automatic resets last.
+    count = min(length, max(1, frames // envs))
+    # In random order, automatic resets last: one is taken only where steps run out.
     order = jnp.argsort(window.fake + jax.random.uniform(key, window.fake.shape), axis=0)
     time = order[:count].T
     env = jnp.arange(envs)[:, None]

@@ -1,10 +1,9 @@
 """RL on the true reward: the ceiling that learning from preferences is measured against."""
 
-import equinox as eqx
 import jax.numpy as jnp
 
-from ..sampler import NoExtra, TrueRate
-from .base import AbstractAlgorithm, Learner, first_state
+from ..sampler import TrueRate
+from .base import AbstractAlgorithm, alone, first_state
 from .setup import Setup
 
 
@@ -28,17 +27,4 @@ class TrueReward(AbstractAlgorithm):
         raise NotImplementedError("TrueReward has no reward model to fit.")
 
     def improve(self, state, key):
-        setup = self.setup
-        done = setup.sampler.improve(
-            setup.learner,
-            state.policy.agent,
-            state.policy.actors,
-            TrueRate(),
-            NoExtra(),
-            key,
-            iterations=setup.iterations,
-            window=setup.window,
-        )
-        policy = Learner(done.agent, done.actors, done.window)
-        steps = state.steps + done.summary.steps
-        return eqx.tree_at(lambda s: (s.policy, s.steps), state, (policy, steps)), done.summary
+        return alone(self.setup, state, TrueRate(), key)
