@@ -28,7 +28,7 @@ def measure(game):
     sampler = CompiledSampler(minatar(game), ENVS, LENGTH)
     learner = A2C(optax.chain(optax.clip_by_global_norm(0.5), optax.adam(4e-3, eps=1e-5)))
     agent = learner.start(actor_critic(jax.random.key(0), sampler.spec, 64, 2), ENVS)
-    actors = sampler.start(jax.random.key(1))
+    actors = sampler.start(jax.random.key(RUNS + 3))
     rates = []
     for run in range(RUNS + 2):
         began = time.process_time()
@@ -38,7 +38,7 @@ def measure(game):
             actors,
             TrueRate(),
             NoExtra(),
-            jax.random.key(run),
+            jax.random.key(run + 1),
             iterations=STEPS // (ENVS * LENGTH),
             window=1,
         )

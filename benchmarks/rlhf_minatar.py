@@ -45,28 +45,21 @@ PARTS = {
 }
 
 
-def measure(game, name, labels, teacher, arguments):
-    found = preset(f"minatar-{game}")
-    algorithm = found.algorithm(name, found.setup(steps=arguments.steps, labels=labels))
-    seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+def measure(case, workers):
+    found = preset(f"minatar-{case['game']}")
+    setup = found.setup(steps=case["steps"], labels=case["labels"])
+    algorithm = found.algorithm(case["algorithm"], setup)
     wall, cpu = time.perf_counter(), time.process_time()
-    run = run_rlhf(algorithm, seeds, teacher=TEACHERS[teacher], workers=arguments.workers)
-    low, high = run.interval
+    run = run_rlhf(algorithm, case["seeds"], teacher=TEACHERS[case["teacher"]], workers=workers)
     curves = [
         [line["true_return"] for line in run.history if line["seed"] == one.seed]
         for one in run.seeds
     ]
-    return dict(
-        game=game,
-        algorithm=name,
-        labels=labels,
-        teacher=teacher,
-        seeds=arguments.seeds,
+    return case | dict(
         median=run.true_return,
-        interval=[low, high],
         returns=[one.true_return for one in run.seeds],
         reward_accuracy=[one.reward_accuracy for one in run.seeds],
-        steps=[one.steps for one in run.seeds],
+        steps_taken=[one.steps for one in run.seeds],
         faults=[one.fault for one in run.seeds],
         curves=curves,
         wall_seconds=time.perf_counter() - wall,
@@ -76,10 +69,11 @@ def measure(game, name, labels, teacher, arguments):
 
 def show(rows):
     """The tables of docs/results.md, in Markdown."""
-    known = {(r["game"], r["teacher"], r["labels"], r["algorithm"]): r for r in rows}
-    print(f"| game | teacher | labels | {' | '.join(ALGORITHMS)} |")
-    print("|---" * (3 + len(ALGORITHMS)) + "|")
-    for case in dict.fromkeys(key[:3] for key in known):
+    names = ("game", "teacher", "labels", "steps")
+    known = {(*(row[name] for name in names), row["algorithm"]): row for row in rows}
+    print(f"| {' | '.join(names)} | {' | '.join(ALGORITHMS)} |")
+    print("|---" * (len(names) + len(ALGORITHMS)) + "|")
+    for case in dict.fromkeys(key[:-1] for key in known):
         cells = [words(known.get((*case, name))) for name in ALGORITHMS]
         print(f"| {' | '.join(map(str, case))} | {' | '.join(cells)} |")
     wall, cpu = (sum(r[f"{kind}_seconds"] for r in rows) / 60 for kind in ("wall", "cpu"))
@@ -104,16 +98,17 @@ def main():
     arguments = parser.parse_args()
     known = json.loads(FILE.read_text()) if FILE.exists() and not arguments.fresh else {}
     rows = known.get("rows", [])
+    seeds = list(range(FIRST_SEED, FIRST_SEED + arguments.seeds))
     for game in arguments.games.split(","):
         for name, labels, teacher in PARTS[arguments.part]:
             case = dict(game=game, algorithm=name, labels=labels, teacher=teacher)
+            case |= dict(steps=arguments.steps, seeds=seeds)
             if any(case.items() <= row.items() for row in rows):
                 continue
-            row = measure(game, name, labels, teacher, arguments)
+            row = measure(case, arguments.workers)
             rows.append(row)
             print(f"{game} {name} {labels} {teacher}: {words(row)}", flush=True)
             about = dict(
-                steps=arguments.steps,
                 jax=jax.__version__,
                 python=platform.python_version(),
                 machine=platform.machine(),

@@ -110,7 +110,7 @@ def moved(learner, policy, r, reward):
 
 @eqx.filter_jit
 def update(learner, agent, r, reward):
-    return learner.update(agent, r, reward, jax.random.key(0), lambda network: jnp.float32(0))
+    return learner.update(agent, r, reward, jax.random.key(0), lambda network, step: jnp.float32(0))
 
 
 options = dict(discount=DISCOUNT, trace=TRACE, entropy=TAU, value_weight=VALUE_WEIGHT)
@@ -293,7 +293,7 @@ def test_an_extra_loss_is_divided_by_what_advantages_are_divided_by(learner):
     policy = linear_policy(1)
     r = rollout(2, policy)
     slope = jnp.array([2.0, -3.0], jnp.float32)
-    extra = lambda network: network.actor.bias @ slope
+    extra = lambda network, step: network.actor.bias @ slope
     agent = learner.start(policy, N)
     new, _ = learner.update(agent, r, r.reward, jax.random.key(0), extra)
     actor, _, deviation = moved(learner, policy, r, r.reward)

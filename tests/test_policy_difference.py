@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from bilevax.deep.reward_network import AbstractNetwork
 from bilevax.deep.rlhf.pbrl import PolicyDifference
@@ -37,7 +38,8 @@ def penalty(tracker, policy, errors, weight=3.0, scale=0.5):
 @pytest.mark.parametrize("errors", [0.0, 1.5])
 def test_it_is_the_gain_per_step_beyond_its_standard_errors(errors):
     ahead, own = TRACKER.mean(1), POLICY.mean(1)
-    error = np.sqrt(ahead.var(ddof=1) / ahead.size + own.var(ddof=1) / own.size)
+    error = scipy.stats.ttest_ind(ahead, own)  # Student's, with the variance pooled
+    error = (ahead.mean() - own.mean()) / error.statistic
     expected = 3.0 * 2.0 * (ahead.mean() - own.mean() - errors * error) / 0.5
     found = penalty(TRACKER, POLICY, errors)(Multiple(jnp.asarray(2.0)))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
@@ -51,7 +53,8 @@ def test_a_gain_within_its_noise_or_a_loss_costs_nothing_and_moves_nothing():
         assert slope(member, difference).factor == 0
 
 
-def test_its_slope_in_the_reward_is_the_difference_of_expectations():
-    slope = eqx.filter_grad(lambda member: penalty(TRACKER, POLICY, 0.0)(member))
+@pytest.mark.parametrize("errors", [0.0, 1.5])
+def test_its_slope_in_the_reward_is_the_difference_of_expectations(errors):
+    slope = eqx.filter_grad(lambda member: penalty(TRACKER, POLICY, errors)(member))
     expected = 3.0 * (TRACKER.mean() - POLICY.mean()) / 0.5
     np.testing.assert_allclose(slope(Multiple(jnp.asarray(2.0))).factor, expected, rtol=1e-9)

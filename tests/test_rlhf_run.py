@@ -17,7 +17,7 @@ from bilevax.deep.environments.catcher import Catcher
 from bilevax.deep.environments.moving_dot import MovingDot
 from bilevax.deep.labeller import AbstractLabeller
 from bilevax.deep.policy import actor_critic
-from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup, TrueReward, workers
+from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
@@ -80,12 +80,12 @@ def test_a_run_with_a_wider_window_than_its_rounds_can_be_resumed(tmp_path, monk
             raise KeyboardInterrupt
         return one_round(algorithm, state, teacher)
 
-    one_round = workers.one_round
+    one_round = session_module.one_round
     wide = dataclasses.replace(SETUP, window=3)  # its rounds have two rollouts
     algorithm: Any = TrueReward(wide)
     options: dict[str, Any] = dict(directory=tmp_path / "run", episodes=4)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(workers, "one_round", lost)
+        patch.setattr(session_module, "one_round", lost)
         run_rlhf(algorithm, 1, checkpoint_every=0.0, **options)
     assert bits(run_rlhf(algorithm, 1, resume=True, **options)) == bits(
         run_rlhf(algorithm, 1, episodes=4)
@@ -104,11 +104,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         return one_round(algorithm, state, teacher)
 
-    one_round = workers.one_round
+    one_round = session_module.one_round
     options: dict[str, Any] = dict(directory=folder, episodes=4, checkpoint_every=0.0)
     with monkeypatch.context() as patch:
         if crash:
-            patch.setattr(workers, "one_round", lost)
+            patch.setattr(session_module, "one_round", lost)
         with pytest.raises(KeyboardInterrupt):
             run_rlhf(ALGORITHM, [0, 1], on_progress=None if crash else interrupted, **options)
     assert list(folder.glob("seed*.checkpoint"))

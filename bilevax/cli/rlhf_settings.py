@@ -181,6 +181,8 @@ def _algorithm(settings: RLHFSettings, found: Preset, setup: Setup) -> AbstractA
     weight = settings.penalty_weight
     if weight is not None and settings.algorithm != "pbrl":
         raise ValueError(f"--penalty-weight belongs to pbrl; {settings.algorithm} has no penalty.")
+    if weight is not None and not weight > 0:
+        raise ValueError(f"--penalty-weight is {weight}; give a positive number.")
     own = {} if weight is None else dict(penalty_weight=weight)
     return found.algorithm(settings.algorithm, setup, **own)
 

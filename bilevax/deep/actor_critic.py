@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .._types import Array, Float, Key, PyTree, Scalar
+from .._types import Array, Float, Int, Key, PyTree, Scalar
 from .policy import ActorCritic
 from .rollout import Rollout
 
-ExtraLoss = Callable[[ActorCritic], Scalar]
+ExtraLoss = Callable[[ActorCritic, Int[Array, ""] | int], Scalar]
 
 
 class Agent(eqx.Module):
@@ -126,9 +126,10 @@ class AbstractLearner(eqx.Module):
     ) -> tuple[Agent, dict[str, Scalar]]:
         """The agent after one rollout.
 
-        ``reward`` is what the policy is to maximise; ``extra`` is a function of the network added
-        to every loss (the upper level's share of the policy gradient). It is in units of
-        ``reward``, per step: whatever advantages are divided by, it is divided by too.
+        ``reward`` is what the policy is to maximise; ``extra(network, step)``, with the number of
+        the gradient step, is added to every loss (the upper level's share of the policy gradient).
+        It is in units of ``reward``, per step: what advantages are divided by, it is divided by
+        too, and where that is 0 it is left out.
         """
 
 
@@ -163,7 +164,7 @@ class A2C(AbstractLearner):
             value_loss = jnp.sum(keep * (value - target) ** 2)
             mean_entropy = jnp.sum(keep * entropy)
             total = policy_loss + self.value_weight * value_loss - self.entropy * mean_entropy
-            total += extra(network) / scale.deviation
+            total += extra(network, 0) / scale.deviation
             return total, (policy_loss, value_loss, mean_entropy)
 
         (_, parts), gradient = jax.value_and_grad(loss, has_aux=True)(agent.network)
@@ -207,12 +208,17 @@ class PPO(AbstractLearner):
         count = batch["action"].shape[0]
         size = count // self.minibatches
 
-        scaled = lambda network: extra(network) / scale.deviation
+        _, spread = _standard(advantage, _real(rollout))
+        unit = scale.deviation * spread
+        scaled = lambda network, step: jnp.where(
+            unit > 0, extra(network, step) / jnp.where(unit > 0, unit, 1), 0
+        )
 
-        def minibatch(carry, rows):
+        def minibatch(carry, now):
+            step, rows = now
             agent, part = carry[0], jax.tree.map(lambda z: z[rows], batch)
             (_, parts), gradient = jax.value_and_grad(self._loss, has_aux=True)(
-                agent.network, part, scaled
+                agent.network, part, lambda network: scaled(network, step)
             )
             network, state = _apply(self.optimizer, agent, gradient)
             return (Agent(network, state, scale),), parts  # pyright: ignore
@@ -221,7 +227,7 @@ class PPO(AbstractLearner):
             jax.random.split(key, self.epochs)
         )
         rows = orders[:, : size * self.minibatches].reshape(-1, size)
-        (agent,), parts = lax.scan(minibatch, (agent,), rows)
+        (agent,), parts = lax.scan(minibatch, (agent,), (jnp.arange(len(rows)), rows))
         names = ("policy_loss", "value_loss", "entropy")
         return eqx.tree_at(lambda a: a.scale, agent, scale), dict(
             zip(names, map(jnp.mean, parts), strict=True)
@@ -231,8 +237,7 @@ class PPO(AbstractLearner):
         log_probs, value = network(part["observation"])
         chosen = jnp.take_along_axis(log_probs, part["action"][:, None], 1)[:, 0]
         keep = part["keep"] / jnp.maximum(jnp.sum(part["keep"]), 1)
-        mean = jnp.sum(keep * part["advantage"])
-        deviation = jnp.sqrt(jnp.sum(keep * (part["advantage"] - mean) ** 2))
+        mean, deviation = _standard(part["advantage"], keep)
         advantage = (part["advantage"] - mean) / (deviation + 1e-8)
         ratio = jnp.exp(chosen - part["log_prob"])
         near = jnp.clip(ratio, 1 - self.ratio_range, 1 + self.ratio_range)
@@ -240,8 +245,7 @@ class PPO(AbstractLearner):
         value_loss = jnp.sum(keep * (value - part["target"]) ** 2)
         entropy = -jnp.sum(keep * jnp.sum(jnp.exp(log_probs) * log_probs, -1))
         total = policy_loss + self.value_weight * value_loss - self.entropy * entropy
-        total += extra(network) / (deviation + 1e-8)
-        return total, (policy_loss, value_loss, entropy)
+        return total + extra(network), (policy_loss, value_loss, entropy)
 
 
 def _scaled(agent, rollout, reward, discount):
@@ -253,6 +257,12 @@ def _real(rollout):
     """Weights that average over the transitions of a rollout, automatic resets left out."""
     real = ~rollout.fake
     return real / jnp.maximum(jnp.sum(real), 1)
+
+
+def _standard(values, weights):
+    """The mean and the standard deviation under these weights, which sum to 1."""
+    mean = jnp.sum(weights * values)
+    return mean, jnp.sqrt(jnp.sum(weights * (values - mean) ** 2))
 
 
 def _apply(optimizer, agent, gradient):

@@ -178,19 +178,19 @@ _TINY = dict(
 
 
 def pattern_reward(key: Key, sampler: AbstractSampler) -> AbstractReward:
-    """A linear reward on patterns of cells: in grids of bits, learned from the fewest labels."""
+    """A linear reward on patterns of cells: for grids of bits and few labels."""
     spec = sampler.spec
     return PatternReward.create(key, spec.observation_shape, spec.num_actions)
 
 
 def _minatar(game: str) -> Preset:
-    env = minatar(game)
+    env, fields = minatar(game), _MINATAR[game]
     return Preset(
         lambda count: CompiledSampler(env, count, 32),
         _ppo(1e-3, minibatches=8),
         envs=64,
         fields=dict(
-            **_MINATAR[game],
+            **fields,
             steps=1_000_000,
             rounds=20,
             labels=1000,
@@ -204,9 +204,11 @@ def _minatar(game: str) -> Preset:
             capacity=1000,
             held_out=0.1,
         ),
-        # grad_y f grows with the length of a segment, and the weight it is divided by with it.
         pbrl=dict(
-            penalty_weight=30.0 if game == "Freeway" else 10.0, frames=16_384, scored_steps=128
+            # grad_y f grows with the length of a segment; it is divided by the weight.
+            penalty_weight=30.0 if fields["segment"] > 50 else 10.0,
+            frames=16_384,
+            scored_steps=128,
         ),
     )
 

@@ -254,7 +254,11 @@ def _improve_once(learner, agent, rollout, rate, extra, key):
     if learner is not None:
         update, sample = jax.random.split(key)
         agent, losses = learner.update(
-            agent, rollout, reward, update, lambda network: extra(network, sample)
+            agent,
+            rollout,
+            reward,
+            update,
+            lambda network, step: extra(network, jax.random.fold_in(sample, step)),
         )
     ended = ~jnp.isnan(rollout.finished_return)
     real = ~rollout.fake

@@ -164,8 +164,9 @@ def _first_agent(setup, spec, count, key):
 @eqx.filter_jit
 def _first_reward(setup, key):
     network = lambda k: (setup.reward_network or reward_network)(k, setup.sampler)
+    single = lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf
     model = RewardModel.create(key, network, members=setup.members)
-    return setup.reward_learner.init(jax.tree.map(lambda z: z.astype(jnp.float32), model))
+    return setup.reward_learner.init(jax.tree.map(single, model))
 
 
 def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
@@ -253,7 +254,7 @@ def improved(
     return Learner(done.agent, done.actors, done.window), done.summary
 
 
-def alone(
+def one_policy_round(
     setup: Setup, state: RLHFState, rate: AbstractRate, key: Key
 ) -> tuple[RLHFState, Summary]:
     """One round of an algorithm that trains the scored policy and no other."""

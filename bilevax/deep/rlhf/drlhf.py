@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from .base import AbstractAlgorithm, PredictedRate, alone, first_state, fitted
+from .base import AbstractAlgorithm, PredictedRate, first_state, fitted, one_policy_round
 from .setup import Setup
 
 
@@ -30,4 +30,5 @@ class DRLHF(AbstractAlgorithm):
         return fitted(self.setup, state, key, steps)
 
     def improve(self, state, key):
-        return alone(self.setup, state, PredictedRate(state.reward.model, state.normalizer), key)
+        rate = PredictedRate(state.reward.model, state.normalizer)
+        return one_policy_round(self.setup, state, rate, key)

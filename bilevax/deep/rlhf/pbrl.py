@@ -3,12 +3,16 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..._solver.weight import AbstractWeight, as_weight
-from ..._types import Array, Float, PyTree, Scalar
+from ..._types import Array, Float, Int, Key, PyTree, Scalar
+from ..buffer import Pairs
 from ..policy import ActorCritic
 from ..preference_loss import bradley_terry_loss
+from ..reward_model import RewardModel
 from ..reward_network import AbstractReward
+from ..rollout import Rollout
 from ..sampler import AbstractExtra
 from ..segments import Segments
 from ..teacher import Answers
@@ -36,9 +40,10 @@ class PBRL(AbstractAlgorithm):
 
     grad_y f is the score function of the labels' loss on the segments themselves; how earlier
     steps lead to a segment is left out, as is the discount in the visited states, both as usual
-    for deep actor-critics. The response is never worse than the policy: where the tracker earns
-    less than pi_y, pi_y is the better response, the penalty is 0, and the tracker starts again
-    from there. Steps of both policies count; pi_y is the one that is scored.
+    for deep actor-critics. So is that pairs are chosen among candidates, come from the last
+    rollouts rather than from one policy, and have been fitted to. Where the tracker was seen to
+    earn less than pi_y, pi_y is the better response, and the tracker starts again from there.
+    Steps of both policies count; pi_y is the one that is scored.
 
     Attributes:
         penalty_weight: a number, or a schedule over rounds such as ``Homotopy``.
@@ -56,6 +61,11 @@ class PBRL(AbstractAlgorithm):
     scored_steps: int = eqx.field(static=True, default=64)
 
     def __check_init__(self):
+        for name in ("frames", "scored_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"PBRL: {name} is {getattr(self, name)}; give at least 1.")
+        if not self.errors >= 0:
+            raise ValueError(f"PBRL: errors is {self.errors}; give at least 0.")
         if not 0 < self.tracker_share < 1:
             raise ValueError(
                 f"PBRL: tracker_share is {self.tracker_share}; give a share between 0 and 1."
@@ -101,8 +111,9 @@ class PBRL(AbstractAlgorithm):
         setup = self.setup
         assert state.tracker is not None
         act_key, track_key = jax.random.split(key)
-        rate = PredictedRate(state.reward.model, state.normalizer)
-        score = _score(state, self.scored_steps)
+        model = state.reward.model
+        rate = PredictedRate(model, state.normalizer)
+        score = PreferenceScore.create(model, state.fresh, state.weight, self.scored_steps)
         policy, acted = improved(setup, self._acting, state.policy, rate, act_key, score)
         tracker, tracked = improved(setup, self._tracking, state.tracker, rate, track_key)
         tracker = _at_least(state, policy, tracker)
@@ -119,9 +130,8 @@ class PolicyDifference(eqx.Module):
     """weight max(0, E_pi_hat[r] - E_pi_y[r] - doubt) / scale for a reward network r.
 
     Both means are over steps of each policy's environments, and ``doubt`` is ``errors`` standard
-    errors of their difference, from its spread over environments (that of a single environment is
-    not known and left out): a fit would otherwise make the reward deny whatever the better of two
-    equal policies happened to do.
+    errors of their difference, from the spread over environments: a fit would otherwise make the
+    reward deny whatever the better of two equal policies happened to do.
 
     Attributes:
         tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
@@ -138,42 +148,67 @@ class PolicyDifference(eqx.Module):
 
     def __call__(self, member: AbstractReward) -> Scalar:
         """The penalty on this network."""
-        better, variance = _mean(member.total(self.tracker) / self.steps[0])
-        mine, own_variance = _mean(member.total(self.policy) / self.steps[1])
-        doubt = self.errors * jnp.sqrt(variance + own_variance + 1e-12)
-        return self.weight * jnp.maximum(better - mine - doubt, 0) / self.scale
+        tracker = member.total(self.tracker) / self.steps[0]
+        policy = member.total(self.policy) / self.steps[1]
+        # A constant: the reward shall not become less certain to be penalised less.
+        doubt = lax.stop_gradient(self.errors * _standard_error(tracker, policy))
+        gain = jnp.mean(tracker) - jnp.mean(policy)
+        return self.weight * jnp.maximum(gain - doubt, 0) / self.scale
 
 
-def _mean(values):
-    """The mean of independent values, and the variance of that mean."""
-    return jnp.mean(values), jnp.var(values) / max(values.size - 1, 1)
+def _standard_error(first, second):
+    """Of the difference of two means, with the variance pooled; 0 for one value of each."""
+    squares = sum(jnp.sum((z - jnp.mean(z)) ** 2) for z in (first, second))
+    freedom = max(first.size + second.size - 2, 1)
+    return jnp.sqrt(squares / freedom * (1 / first.size + 1 / second.size))
 
 
 class PreferenceScore(AbstractExtra):
     """(1/weight) times a function of the policy whose gradient estimates grad_y f.
 
-    At the policy that drew the pairs its gradient is the mean over pairs of (loss - mean loss)
-    times the score of their actions. The policy moves on while the pairs stay, so each action
+    At the policy that drew the pairs its gradient is the mean over answered pairs of (loss - mean
+    loss) times the score of their actions. The policy moves on while the pairs stay, so each action
     counts with its probability ratio pi / pi_old, in the form of Schulman et al. (2017): the
     gradient ends once an action is ``ratio_range`` more, or less, likely than when it was drawn.
 
     Attributes:
-        segments: both segments of every pair, drawn from the policy at the start of the round.
-        surplus: each segment's pair's loss minus their mean, 0 where there is no answer.
+        segments: both segments of every pair, cut from the policy's last rollouts.
+        surplus: of each segment, the loss of its pair minus the mean loss.
+        order: the rows of both, those of answered pairs first.
+        answered: how many these are.
         weight: the penalty weight.
-        steps: drawn from all segments for each estimate.
+        steps: drawn from the answered segments for each estimate.
         ratio_range: how far an action's probability may move.
     """
 
     segments: Segments
     surplus: Float[Array, " P"]
+    order: Int[Array, " P"]
+    answered: Int[Array, ""]
     weight: Scalar
     steps: int = eqx.field(static=True)
     ratio_range: float = eqx.field(static=True, default=0.2)
 
+    @classmethod
+    @eqx.filter_jit
+    def create(
+        cls, model: RewardModel, pairs: Pairs, weight: Scalar, steps: int
+    ) -> "PreferenceScore":
+        """From the pairs of a round, those without an answer at weight 0, and the reward model."""
+        first, second = (jnp.mean(model.sums(part), axis=0) for part in (pairs.first, pairs.second))
+        one = lambda a, b, s, w: bradley_terry_loss(a[None], b[None], Answers(s[None], w[None]))
+        loss = jax.vmap(one)(first, second, pairs.answers.second, pairs.answers.weight)
+        known = pairs.answers.weight > 0
+        mean = jnp.sum(jnp.where(known, loss, 0)) / jnp.maximum(jnp.sum(known), 1)
+        surplus, known = (jnp.tile(z, 2) for z in (jnp.where(known, loss - mean, 0), known))
+        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), pairs.first, pairs.second)
+        order = jnp.argsort(~known, stable=True)
+        return cls(both, surplus, order, jnp.sum(known), weight, steps)
+
     def __call__(self, network: ActorCritic, key):
         segment_key, time_key = jax.random.split(key)
-        row = jax.random.randint(segment_key, (self.steps,), 0, self.segments.count)
+        last = jnp.maximum(self.answered, 1)
+        row = self.order[jax.random.randint(segment_key, (self.steps,), 0, last)]
         time = jax.random.randint(time_key, (self.steps,), 0, self.segments.length)
         log_probs, _ = network(self.segments.observation[row, time])
         action = self.segments.action[row, time]
@@ -187,39 +222,22 @@ class PreferenceScore(AbstractExtra):
 
 @eqx.filter_jit
 def _penalty(state, key, frames, errors):
-    first, second = jax.random.split(key)
-    tracker, ahead = _summary(state, state.tracker.window, first, frames)
-    policy, steps = _summary(state, state.policy.window, second, frames)
+    model, (first, second) = state.reward.model, jax.random.split(key)
+    tracker, ahead = summary_of(model, state.tracker.window, first, frames)
+    policy, steps = summary_of(model, state.policy.window, second, frames)
     weight, scale = state.weight, state.normalizer.scale
     return PolicyDifference(tracker, policy, weight, scale, (ahead, steps), errors)
 
 
-def _summary(state, window, key, frames):
-    """The summary of at most ``frames`` steps of a window, as many from each environment."""
+def summary_of(model: RewardModel, window: Rollout, key: Key, frames: int) -> tuple[PyTree, int]:
+    """The summary of at most ``frames`` steps, as many from each environment, and that number."""
     length, envs = window.fake.shape
     count = min(length, max(1, frames // envs))
     # In random order, automatic resets last: one is taken only where steps run out.
     order = jnp.argsort(window.fake + jax.random.uniform(key, window.fake.shape), axis=0)
     time = order[:count].T
     env = jnp.arange(envs)[:, None]
-    model = state.reward.model
     return model.summary(window.observation[time, env], window.action[time, env]), count
-
-
-@eqx.filter_jit
-def _score(state, steps):
-    pairs, model = state.fresh, state.reward.model
-    first = jnp.mean(model.sums(pairs.first), axis=0)
-    second = jnp.mean(model.sums(pairs.second), axis=0)
-    one = lambda a, b, s, w: bradley_terry_loss(a[None], b[None], Answers(s[None], w[None]))
-    loss = jax.vmap(one)(first, second, pairs.answers.second, pairs.answers.weight)
-    known = pairs.answers.weight > 0
-    mean = jnp.sum(jnp.where(known, loss, 0)) / jnp.maximum(jnp.sum(known), 1)
-    # Scaled so that a draw among all rows, empty ones too, averages over the known ones.
-    share = known.shape[0] / jnp.maximum(jnp.sum(known), 1)
-    surplus = jnp.where(known, (loss - mean) * share, 0)
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), pairs.first, pairs.second)
-    return PreferenceScore(both, jnp.concatenate([surplus, surplus]), state.weight, steps)
 
 
 @eqx.filter_jit

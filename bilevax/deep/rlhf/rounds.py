@@ -56,7 +56,7 @@ def _ask(setup: Setup, state, teacher, keys, count: int) -> RLHFState:
             state = add_labels(state, pairs, jax.random.fold_in(keys[2], state.labels))
         return state
     if not count:
-        return state
+        return eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
     first, second = choose(setup, state, keys[0])
     return add_labels(state, _answered(teacher, keys[1], first, second, count), keys[2])
 

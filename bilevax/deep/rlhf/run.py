@@ -21,7 +21,7 @@ from .folder import (
     open_folder,
 )
 from .outcome import RLHFProgress, RLHFRun
-from .workers import Workers
+from .session import Session
 
 
 def run_rlhf(
@@ -87,9 +87,9 @@ def run_rlhf(
     writers = _writers(folder, numbers) if tensorboard and folder is not None else {}
     if isinstance(algorithm.setup.sampler, HostSampler):
         workers = 1
-    at_work = Workers(algorithm, numbers, answers, known, folder, resume, episodes, writers)
-    at_work.work(workers or default_workers(), checkpoint_every, on_progress)
-    return at_work.end()
+    session = Session(algorithm, numbers, answers, known, folder, resume, episodes, writers)
+    session.work(workers or default_workers(), checkpoint_every, on_progress)
+    return session.end()
 
 
 def _writers(folder, seeds):

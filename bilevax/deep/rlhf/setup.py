@@ -35,7 +35,7 @@ class Setup(eqx.Module):
         capacity: pairs in the buffer, the oldest replaced first.
         held_out: the share of pairs that only measure the reward model.
         reward_network: makes a reward network from a key and the sampler; ``None`` chooses by the
-            shape of observations. Its arrays are turned into float32.
+            shape of observations. Its real arrays become float32.
         center: the quantile of predicted rewards that becomes 0; ``None`` for their mean.
     """
 

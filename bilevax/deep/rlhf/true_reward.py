@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from ..sampler import TrueRate
-from .base import AbstractAlgorithm, alone, first_state
+from .base import AbstractAlgorithm, first_state, one_policy_round
 from .setup import Setup
 
 
@@ -27,4 +27,4 @@ class TrueReward(AbstractAlgorithm):
         raise NotImplementedError("TrueReward has no reward model to fit.")
 
     def improve(self, state, key):
-        return alone(self.setup, state, TrueRate(), key)
+        return one_policy_round(self.setup, state, TrueRate(), key)

@@ -32,8 +32,8 @@ from .outcome import RLHFProgress, RLHFRun, SeedRun, to_fields
 from .rounds import one_round
 
 
-class Workers:
-    """The seeds of a run at work: threads, history file and checkpoints of one process."""
+class Session:
+    """One process's share of a run: the threads, the history file and the checkpoints."""
 
     def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes, writers):
         self.algorithm, self.seeds, self.answers, self.known = algorithm, seeds, answers, known
