@@ -1,13 +1,15 @@
 import importlib.util
 import json
 import shutil
+from typing import Any
 
 import jax
 import pytest
 from PIL import Image
 
 from bilevax.cli.entry import execute
-from bilevax.deep.presets import PRESETS, preset
+from bilevax.cli.rlhf_settings import ALGORITHMS as WORDS
+from bilevax.deep.presets import ALGORITHMS, PRESETS, preset
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +134,7 @@ def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys)
         (["moving-dot", "--beta", "1"], "--beta belongs to --teacher noisy"),
         (["moving-dot", "--teacher", "noisy", "--beta", "-1"], "beta is -1"),
         (["moving-dot", "--algorithm", "drlhf", "--penalty-weight", "1"], "belongs to pbrl"),
-        (["moving-dot", "--penalty-weight", "-1"], "positive"),
+        (["moving-dot", "--penalty-weight", "-1"], "--penalty-weight is -1"),
         (["moving-dot", "--tensorboard"], "give --out DIR"),
         (["gym:NoSuchThing-v0"], "NoSuchThing"),
         (["gym:Pendulum-v1"], "finitely many actions"),
@@ -178,6 +180,15 @@ def test_every_preset_makes_a_setup_that_asks_for_all_its_labels():
     # A rollout of catcher's 32 environments is 160 steps: 1,000 steps hold 6.
     short = preset("catcher").setup(steps=1000, labels=8)
     assert (short.rounds, short.iterations) == (6, 1)
+
+
+def test_the_command_line_knows_every_algorithm_of_the_presets():
+    assert list(WORDS) == list(ALGORITHMS)
+    setup = preset("moving-dot").setup()
+    algorithm: Any = preset("moving-dot").algorithm("pbrl", setup, penalty_weight=3.0)
+    assert algorithm.penalty_weight.init() == 3
+    with pytest.raises(ValueError, match="name is 'ppo'; give one of pbrl, drlhf"):
+        preset("moving-dot").algorithm("ppo", setup)
 
 
 def test_the_list_names_what_can_be_learned(capsys):

@@ -38,8 +38,8 @@ def penalty(tracker, policy, errors, weight=3.0, scale=0.5):
 @pytest.mark.parametrize("errors", [0.0, 1.5])
 def test_it_is_the_gain_per_step_beyond_its_standard_errors(errors):
     ahead, own = TRACKER.mean(1), POLICY.mean(1)
-    error = scipy.stats.ttest_ind(ahead, own)  # Student's, with the variance pooled
-    error = (ahead.mean() - own.mean()) / error.statistic
+    statistic, _ = scipy.stats.ttest_ind(ahead, own)  # Student's, with the variance pooled
+    error = (ahead.mean() - own.mean()) / statistic
     expected = 3.0 * 2.0 * (ahead.mean() - own.mean() - errors * error) / 0.5
     found = penalty(TRACKER, POLICY, errors)(Multiple(jnp.asarray(2.0)))
     np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -18,6 +18,7 @@ from bilevax.deep.environments.moving_dot import MovingDot
 from bilevax.deep.labeller import AbstractLabeller
 from bilevax.deep.policy import actor_critic
 from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup, TrueReward
+from bilevax.deep.rlhf import session as session_module
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
