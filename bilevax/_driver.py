@@ -236,8 +236,8 @@ class _Session:
     def work(self, workers, checkpoint_every, on_progress):
         try:
             with ThreadPoolExecutor(workers, "bilevax") as pool:
-                pending = {pool.submit(self._one_start, i) for i in range(len(self.states))}
-                try:
+                try:  # from the first submission on: a start may be at work before the last is in
+                    pending = {pool.submit(self._one_start, i) for i in range(len(self.states))}
                     self._attend(pending, checkpoint_every, on_progress)
                     self._save()
                 except BaseException as error:

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -137,6 +138,19 @@ def unfinished(tmp_path):
     header = dict(fingerprint="", bilevax="0", jax="0", chunk=7, history_bytes=0)
     checkpoint.save(folder / "checkpoint", header, [jnp.arange(1000.0)])
     return folder
+
+
+def test_ctrl_c_while_starts_are_being_submitted_is_saved_too(tmp_path, monkeypatch):
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *arguments):
+            if self._work_queue.qsize() or self._threads:
+                raise KeyboardInterrupt
+            return super().submit(*arguments)
+
+    monkeypatch.setattr("bilevax._driver.ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bx.run(game(), SOLVER, STARTS, directory=tmp_path / "run", chunk=400, **LONG)
+    assert (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_a_truncated_checkpoint_is_one_clear_error(unfinished):

@@ -77,8 +77,8 @@ class Session:
     def work(self, workers, checkpoint_every, on_progress):
         try:
             with ThreadPoolExecutor(workers, "bilevax") as pool:
-                pending = {pool.submit(self._one_seed, s, checkpoint_every) for s in self.seeds}
-                try:
+                try:  # from the first submission on: a seed may be at work before the last is in
+                    pending = {pool.submit(self._one_seed, s, checkpoint_every) for s in self.seeds}
                     while pending:
                         done, pending = concurrent.futures.wait(
                             pending, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED
