@@ -11,7 +11,7 @@ ENV_DONE := $(VENV)/.dependencies-installed
 PKG_DONE := $(VENV)/.package-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup same-python demo test test-all examples lint types format lock clean
+.PHONY: help setup same-python demo test test-all site examples lint types format lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -41,6 +41,10 @@ test: setup ## set up and run the tests (all but the slow ones)
 
 test-all: setup ## set up and run every test
 	@$(BIN)/python -m pytest -n auto
+
+site: setup ## build the documentation site into build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
+	@echo "build/site/index.html"
 
 examples: setup ## run the Python blocks of README.md and docs/, and every file of examples/
 	@$(BIN)/python tools/run_readme.py README.md $(wildcard docs/*.md) examples

@@ -1,6 +1,8 @@
 """Bilevel reinforcement learning in JAX: penalties, bilevel solvers, certificates."""
 
 from ._answer import differentiable_policy as differentiable_policy
+from ._constrained import Lagrangian as Lagrangian
+from ._constrained import lagrangian as lagrangian
 from ._driver import Run as Run
 from ._driver import RunProgress as RunProgress
 from ._driver import run as run

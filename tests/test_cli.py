@@ -15,7 +15,7 @@ import pytest
 
 import bilevax as bx
 from bilevax.cli.catalogue import build
-from bilevax.cli.entry import execute
+from bilevax.cli.entry import _forget_halves, execute
 from bilevax.cli.settings import Settings, prepare
 from bilevax.io.run_folder import history_line
 
@@ -446,3 +446,10 @@ def test_ctrl_c_in_a_process_of_its_own_has_exit_code_130(tmp_path):
     assert list((tmp_path / "cache" / "bilevax").rglob("jit_advance*")), (
         "compiled programs are kept"
     )
+
+
+def test_a_program_whose_writing_was_cut_short_is_forgotten(tmp_path):
+    for name in ("whole-cache", "whole-atime", "half-cache"):
+        (tmp_path / name).write_bytes(b"0")
+    _forget_halves(tmp_path)
+    assert {path.name for path in tmp_path.glob("*-*")} == {"whole-cache", "whole-atime"}

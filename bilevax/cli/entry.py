@@ -100,6 +100,22 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if importlib.util.find_spec("filelock") is not None:  # what JAX needs to keep a limit
         jax.config.update("jax_compilation_cache_max_size", 2**26)
+        _forget_halves(folder)
+
+
+def _forget_halves(folder: Path) -> None:
+    """Removes programs whose writing was cut short by a kill.
+
+    JAX writes a program, then the time of its use, and never forgets one without a time: from then
+    on it could keep nothing new, and would say so at every compilation.
+    """
+    from filelock import FileLock, Timeout
+
+    # JAX's own lock: another process may be between the two writes just now.
+    with contextlib.suppress(OSError, Timeout), FileLock(folder / ".lockfile", timeout=1):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                program.unlink()
 
 
 @contextlib.contextmanager
