@@ -233,7 +233,7 @@ def _identity(value: Any) -> Any:
     if inspect.isfunction(value):
         closure = tuple(_identity(cell.cell_contents) for cell in value.__closure__ or ())
         defaults = (value.__defaults__ or (), tuple((value.__kwdefaults__ or {}).items()))
-        return value.__code__, closure, _identity(defaults)
+        return value.__code__, id(value.__globals__), closure, _identity(defaults)
     if isinstance(value, partial):
         return partial, *map(_identity, (value.func, value.args, tuple(value.keywords.items())))
     if isinstance(value, tuple):

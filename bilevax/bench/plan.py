@@ -28,7 +28,7 @@ class Budget:
     """
 
     kind: str = "steps"
-    amount: float | None = None
+    amount: int | float | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -49,7 +49,7 @@ class Budget:
     def __str__(self) -> str:
         if self.amount is None:
             return "each problem's own number of steps"
-        return f"{self.amount:g} {self.kind.replace('cpu', 'CPU').replace('-', ' ')}"
+        return f"{self.amount:,.10g} {self.kind.replace('cpu', 'CPU').replace('-', ' ')}"
 
 
 @dataclass(frozen=True)

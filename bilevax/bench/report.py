@@ -83,7 +83,7 @@ def html(rows: Sequence[dict[str, Any]], suite: Suite, config: dict[str, Any], p
         _unfinished(len(rows), planned),
         f"<p>{text(_how(rows, suite))}</p>",
         _tiles(rows, failed),
-        "<h2>Each case: medians beside the value to reach</h2>",
+        f"<h2>{'Medians beside the value to reach' if suite.references else 'Medians'}</h2>",
         table(head, cells, "t" + "n" * (len(head) - 1)),
         f'<p class="lead">{text(suite.note)}</p>' if suite.note else "",
         f"<p>References: {text(_sources(suite))}</p>" if suite.references else "",

@@ -57,7 +57,9 @@ class Summary:
         return share if self.maximize else 1 / share
 
 
-def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+def median_interval(
+    values: Sequence[float] | np.ndarray, level: float = 0.95
+) -> tuple[float, float] | None:
     """The interval [v_(k), v_(n+1-k)] of the median between order statistics.
 
     k is the largest with 1 - 2 P(B < k) >= ``level`` for B ~ Binomial(n, 1/2), which is the chance

@@ -13,6 +13,12 @@ from typing import Any
 
 from ..io.files import to_json
 
+_CACHE = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+)
+
 
 class WorkerDied(Exception):
     """The process that ran a job is gone; the message says how it ended."""
@@ -161,10 +167,8 @@ def worker_environment() -> dict[str, str]:
     paths = [package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     # A worker per core: more threads in each would only share its CPU time out.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": getattr(jax.config, "jax_compilation_cache_dir", None) or "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
-    given = {} if "JAX_COMPILATION_CACHE_DIR" in os.environ else cache
+    # All of the cache's settings: a cache with a limit warns of entries made without one.
+    cache = {name.upper(): getattr(jax.config, name) for name in _CACHE}
+    given = {name: str(value) for name, value in cache.items() if value is not None}
     path = os.pathsep.join(filter(None, paths))
     return {**os.environ, **given, "PYTHONPATH": path, "XLA_FLAGS": flags.strip()}

@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..bench.plan import Arguments, Budget, Plan, plan
 from ..bench.run import BenchProgress, check_folder, is_bench, read_arguments, run_bench
 from ..bench.statistics import Summary, summarise
-from ..bench.suite import Suite, find_suite
+from ..bench.suite import find_suite
 from ..bench.suites import SUITES
 from ..bench.workers import ProcessWorker, RayWorker, start_ray
 from ..io.files import to_json
@@ -187,7 +188,7 @@ def _bench(
     if json:
         print(to_json(_record(work, summaries, failed, folder)))
     else:
-        _print(work.suite, summaries, folder)
+        _print(summaries, folder)
     return FAILED if failed == len(rows) else 0
 
 
@@ -202,33 +203,43 @@ def _record(work: Plan, summaries, failed: int, folder: Path | None) -> dict[str
     return record | ({} if folder is None else {"out": str(folder)})
 
 
-def _print(suite: Suite, summaries: list[Summary], folder: Path | None) -> None:
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("case", no_wrap=True)
-    table.add_column("method", style="bold", no_wrap=True)
-    for name in ("median", "95 % interval", "best", "reference", "gap", "CPU s", "failed"):
-        table.add_column(name, justify="right")
-    last = None
+def _print(summaries: list[Summary], folder: Path | None) -> None:
+    heads = ["case", "method", "median", "95 % interval", "reference", "gap", "CPU s", "failed"]
+    rows, last = [], None
     for s in summaries:
-        interval = "" if s.interval is None else f"{number(s.interval[0])}, {number(s.interval[1])}"
-        table.add_row(
+        interval = "" if s.interval is None else f"{_value(s.interval[0])} {_value(s.interval[1])}"
+        row = [
             "" if s.case == last else s.case,
             Path(s.method).name if "/" in s.method else s.method,
-            number(s.median) if math.isfinite(s.median) else "failed",
+            _value(s.median),
             interval,
-            number(s.best) if math.isfinite(s.best) else "",
-            "" if s.reference is None else number(s.reference),
-            "" if math.isnan(s.gap) else number(s.gap, 2),
+            "" if s.reference is None else _value(s.reference),
+            "" if math.isnan(s.gap) else number(s.gap, 1),
             "" if math.isnan(s.cpu_seconds) else number(s.cpu_seconds, 2),
-            f"[red]{s.failures} of {s.runs}" if s.failures else "0",
-        )
+            f"{s.failures} of {s.runs}" if s.failures else "",
+        ]
+        rows.append(row)
         last = s.case
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    used = [i for i in range(len(heads)) if any(row[i] for row in rows)]
+    for i in used:
+        words = i < 2
+        table.add_column(
+            heads[i], justify="left" if words else "right", no_wrap=not words, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(Text(row[i]) for i in used))
     console = Console()
     console.print(table, highlight=False)
     for method, reason in dict.fromkeys((s.method, s.reason) for s in summaries if s.failures):
-        console.print(f"failed: {method}: {reason}", style="red", highlight=False, markup=False)
+        name = Path(method).name if "/" in method else method
+        console.print(f"failed: {name}: {reason}", style="red", highlight=False, markup=False)
     if folder is not None:
         console.print(f"Report: {folder}/report.html", highlight=False, markup=False)
+
+
+def _value(value: float) -> str:
+    return number(value) if math.isfinite(value) else "failed"
 
 
 def _reference(work: Plan, quiet: bool) -> int:
