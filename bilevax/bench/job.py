@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -211,15 +211,17 @@ def _own_method(name: str) -> Callable[[ZooProblem, int], AbstractSolver]:
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist.")
     function: Any = getattr(load_file(Path(path), name), function_name, None)
-    if not callable(function):
+    if function is None:
         raise ValueError(f"{path} has no function {function_name!r}.")
     return function
 
 
+Solver = TypeVar("Solver", bound=AbstractSolver)
+
 _functions: dict[Any, Any] = {}
 
 
-def shared(solver: AbstractSolver) -> AbstractSolver:
+def shared(solver: Solver) -> Solver:
     """The solver with every function replaced by the first equal one seen in this process.
 
     A program is compiled per function object, and every ``optax.adam(.05)`` is made of new ones.

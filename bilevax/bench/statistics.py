@@ -129,8 +129,10 @@ def _summary(case: str, method: str, rows: Rows, maximize: bool, suite: Suite) -
 
 def value_of(row: dict[str, Any], maximize: bool) -> float:
     """F(x) in the natural sense; infinitely bad where the run failed."""
-    failed = row["error"] is not None or row["value"] is None
-    return (-math.inf if maximize else math.inf) if failed else float(row["value"])
+    value: Any = row["value"]
+    if row["error"] is not None or value is None:
+        return -math.inf if maximize else math.inf
+    return value
 
 
 def best_known(rows: Rows, suite: Suite) -> dict[str, float]:
