@@ -54,6 +54,8 @@ def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | 
         return None
     ax.set_xscale("log")
     ax.set_yscale("log")
+    _log_ticks(ax.xaxis, ax.get_xlim())
+    _log_ticks(ax.yaxis, ax.get_ylim())
     ax.set_xlabel("CPU seconds of a start")
     ax.set_ylabel("median shortfall")
     _legend(ax)
@@ -79,6 +81,16 @@ def case_figure(values: dict[str, tuple[float, ...]], reference: float | None) -
     if high - low < least:
         ax.set_xlim((low + high - least) / 2, (low + high + least) / 2)
     return figure
+
+
+def _log_ticks(axis, limits: tuple[float, float]) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade, at the decades alone where there are many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    many = limits[1] > 100 * limits[0]
+    axis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _colours():

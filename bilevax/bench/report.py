@@ -86,7 +86,7 @@ def html(rows: Sequence[dict[str, Any]], suite: Suite, config: dict[str, Any], p
         f"<h2>{'Medians beside the value to reach' if suite.references else 'Medians'}</h2>",
         table(head, cells, "t" + "n" * (len(head) - 1)),
         f'<p class="lead">{text(suite.note)}</p>' if suite.note else "",
-        f"<p>References: {text(_sources(suite))}</p>" if suite.references else "",
+        f"<p>References come from: {text(_sources(suite))}</p>" if suite.references else "",
         "<h2>All cases together</h2>",
         _together(rows, suite),
         "<h2>Every case and method</h2>",
@@ -131,7 +131,7 @@ def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], li
     rows = []
     for case in cases:
         own = [cells.get((case, method)) for method in methods]
-        row = [case, *("" if s is None else _value(s.median) for s in own)]
+        row = [_unbroken(case), *("" if s is None else _value(s.median) for s in own)]
         if with_reference:
             known = suite.references.get(case)
             row.append("" if known is None else number(known.value))
@@ -142,20 +142,27 @@ def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], li
 
 
 def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
-    head = ["Case", "Method", *(name for name, _ in _COLUMNS)]
+    head = ["Case", "Method", *(name for name, _ in _COLUMNS if name != "Reference")]
     rows = []
     for s in summaries:
         interval = (
-            "" if s.interval is None else f"{_value(s.interval[0])} to {_value(s.interval[1])}"
+            ""
+            if s.interval is None
+            else f"{_value(s.interval[0], 4)} to {_value(s.interval[1], 4)}"
         )
         row = [
-            *(s.case, _short(s.method), _value(s.median), interval, _value(s.best)),
-            "" if s.reference is None else number(s.reference),
+            *(
+                _unbroken(s.case),
+                _short(s.method),
+                _value(s.median, 4),
+                interval,
+                _value(s.best, 4),
+            ),
             "" if s.fraction is None else f"{s.fraction:.4f}",
             "" if math.isnan(s.gap) else number(s.gap, 2),
             "" if s.steps is None else f"{s.steps:,}",
             "" if math.isnan(s.cpu_seconds) else number(s.cpu_seconds, 3),
-            f"{s.failures} of {s.runs}" if s.failures else "0",
+            f"{s.failures} of {s.runs}" if s.failures else "",
         ]
         rows.append(row)
     used = [i for i in range(len(head)) if i < 3 or any(row[i] for row in rows)]
@@ -264,8 +271,12 @@ def _short(method: str) -> str:
     return Path(method).name if "/" in method else method
 
 
-def _value(value: float) -> str:
-    return "failed" if not math.isfinite(value) else number(value)
+def _unbroken(name: str) -> str:
+    return name.replace(" ", "\N{NO-BREAK SPACE}") if len(name) <= 24 else name
+
+
+def _value(value: float, digits: int = 5) -> str:
+    return "failed" if not math.isfinite(value) else number(value, digits)
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
