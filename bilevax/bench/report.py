@@ -114,10 +114,16 @@ def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
     return (
         f"Every method had the same {seeds} {'seed' if seeds == 1 else 'seeds'} of {starts} "
         f"random {'start' if starts == 1 else 'starts'}, and a budget of {rows[0]['budget']} for "
-        "each start. All values are what the upper level gets with the x found once the lower "
-        f"level answers exactly, whatever policy a method ended with ({sense}). Local optima are "
+        f"each start.{_unequal_time(rows)} All values are what the upper level gets with the x "
+        f"found once the lower level answers exactly, whatever policy a method ended with ({sense}). Local optima are "
         "the rule: the best start of a seed counts, and the spread over seeds is shown."
     )
+
+
+def _unequal_time(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows[0]["budget"].endswith(" steps") or "environment" in rows[0]["budget"]:
+        return ""
+    return " Equal steps are not equal time: what they cost stands beside them (CPU s)."
 
 
 def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], list[list[str]]]:
@@ -184,7 +190,7 @@ def _together(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
             "<b>How fast?</b> The median distance from the best value known, after 1/128, 1/64, "
             "... and all of the budget, against the CPU seconds until then. Lower and further "
             "left is better. A method that raises its penalty or cools its follower along the run "
-            "is meant to be read at the right end.",
+            "is meant to be read at the right end. Distances below 1e-6 are drawn as 1e-6.",
         ),
     ]
     parts = [

@@ -58,6 +58,11 @@ def run_bench(
 
     Raises ``ValueError`` if the folder belongs to another benchmark.
     """
+    if make_worker is LocalWorker and workers > 1:
+        raise ValueError(
+            f"run_bench: workers is {workers}, and this process can time one job at a time only; "
+            "give make_worker=ProcessWorker."
+        )
     work = plan(arguments)
     tell = on_progress or (lambda progress: None)
     if directory is None:
