@@ -454,6 +454,16 @@ def test_ray_that_is_missing_is_named(cli, monkeypatch):
     assert code == 2 and 'pip install "bilevax[ray]"' in error
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:1", "no Ray answers there"), ("somewhere", "give HOST:PORT, auto or local")],
+)
+def test_a_ray_that_does_not_answer_is_one_line(address, words, cli):
+    pytest.importorskip("ray")
+    code, _, error = cli("bench", "smoke", "--ray", address)
+    assert code == 2 and words in error and error.count("\n") == 1
+
+
 def _count(out: Path) -> int:
     path = out / ROWS
     return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -115,8 +115,9 @@ def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
         f"Every method had the same {seeds} {'seed' if seeds == 1 else 'seeds'} of {starts} "
         f"random {'start' if starts == 1 else 'starts'}, and a budget of {rows[0]['budget']} for "
         f"each start.{_unequal_time(rows)} All values are what the upper level gets with the x "
-        f"found once the lower level answers exactly, whatever policy a method ended with ({sense}). Local optima are "
-        "the rule: the best start of a seed counts, and the spread over seeds is shown."
+        f"found once the lower level answers exactly, whatever policy a method ended "
+        f"with ({sense}). Local optima are the rule: the best start of a seed counts, and the "
+        "spread over seeds is shown."
     )
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,7 @@ def start_ray(address: str, workers: int) -> None:
     """Connects to Ray, or starts it on this machine for the address "local"."""
     if importlib.util.find_spec("ray") is None:
         raise ModuleNotFoundError('ray is not installed: pip install "bilevax[ray]"', name="ray")
+    _check_answers(address)
     import ray
 
     quiet: Any = dict(log_to_driver=False, logging_level="error", ignore_reinit_error=True)
@@ -156,6 +158,20 @@ def start_ray(address: str, workers: int) -> None:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"--ray {address}: no Ray answers there ({reason}).") from error
+
+
+def _check_answers(address: str) -> None:
+    # Ray itself would try for minutes.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        if address not in ("local", "auto"):
+            raise ValueError(f"--ray is {address!r}; give HOST:PORT, auto or local.")
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise ValueError(f"--ray {address}: no Ray answers there ({reason}).") from error
 
 

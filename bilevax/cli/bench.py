@@ -71,7 +71,8 @@ def bench(
     ] = False,
     workers: Annotated[int | None, _option("Processes. Default: one per CPU.", _RUN, min=1)] = None,
     ray: Annotated[
-        str | None, _option("Address of a Ray cluster, or local; needs bilevax\\[ray].", _RUN)
+        str | None,
+        _option("HOST:PORT of a Ray cluster, auto or local; needs bilevax\\[ray].", _RUN),
     ] = None,
     json: Annotated[bool, _option("Print one JSON object on stdout.", _RUN, "--json")] = False,
     quiet: Annotated[bool, _option("No progress on stderr.", _RUN, "--quiet", "-q")] = False,
