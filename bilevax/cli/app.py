@@ -27,6 +27,7 @@ from ..io.run_folder import (
     check_unfinished,
     save_solutions,
 )
+from .bench import bench, is_bench, list_bench, write_bench_page
 from .catalogue import ZOO, blaming, first_sentence
 from .options import (
     Actions,
@@ -122,9 +123,11 @@ def list_() -> None:
     for name, words in SOLVERS.items():
         table.add_row(name, words[0].upper() + words[1:] + ".")
     list_rlhf(table)
+    list_bench(table)
     Console().print(table, highlight=False)
     print("\n  Try: bilevax solve discrete-toy --out runs/toy")
     print("       bilevax rlhf moving-dot --out runs/dot")
+    print("       bilevax bench discrete-toy --out runs/bench")
 
 
 @app.command()
@@ -326,6 +329,8 @@ def report(
     directory: Annotated[Path, typer.Argument(help="The folder of a run.")],
 ) -> int:
     """Write report.html again from the folder of a run, finished or not."""
+    if is_bench(directory):
+        return write_bench_page(directory)
     _need_matplotlib()
     print(write_rlhf_page(directory) if is_rlhf(directory) else write_report(directory))
     return 0
@@ -333,6 +338,7 @@ def report(
 
 app.command()(rlhf)
 app.command()(watch)
+app.command()(bench)
 
 
 def _solve(

@@ -110,7 +110,7 @@ def function_in(name: str) -> Callable[..., Any]:
         raise ValueError(f"{name!r} names no function: write FILE.py:FUNCTION.")
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist.")
-    module = _load(Path(path).resolve(), name)
+    module = load_file(Path(path).resolve(), name)
     function = getattr(module, function_name, None)
     if not callable(function):
         own = [
@@ -129,7 +129,8 @@ def function_in(name: str) -> Callable[..., Any]:
     return function
 
 
-def _load(path: Path, name: str) -> ModuleType:
+def load_file(path: Path, name: str) -> ModuleType:
+    """The module of a user's file; errors in it name its line."""
     spec = importlib.util.spec_from_file_location(f"bilevax_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -23,6 +23,8 @@ _EXTRA = {
     "safetensors": "deep",
     "PIL": "deep",
     "tensorboardX": "tensorboard",
+    "pandas": "bench",
+    "pyarrow": "bench",
 }
 
 

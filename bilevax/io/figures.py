@@ -143,6 +143,11 @@ def nearby(known: dict[str, float], values: Sequence[float] | np.ndarray) -> dic
     return {name: v for name, v in known.items() if lowest - reach <= v <= highest + reach}
 
 
+def ink() -> str:
+    """The colour that becomes the page's text colour in ``to_svg``."""
+    return _INK
+
+
 def axes(height: float = 2.8):
     """A figure with one pair of axes in the page's style."""
     import matplotlib

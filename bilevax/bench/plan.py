@@ -1,0 +1,198 @@
+"""The plan of a benchmark: numbered jobs, each with an identity of its own."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import floor, log10
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..cli.catalogue import is_file, nearest
+from ..cli.settings import SOLVERS
+from ..io.files import to_json
+from .suite import Case, Suite, absolute_name, find_suite
+
+NETWORKS = "BILEVAX_ROAD_NETWORKS"
+"""The variable that names the folder of road networks."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each start may use.
+
+    Attributes:
+        kind: "steps", "cpu-seconds" or "environment-steps".
+        amount: how much; ``None`` is each problem's own number of steps.
+    """
+
+    kind: str = "steps"
+    amount: int | float | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the steps follow from a calibration."""
+        return self.kind != "steps"
+
+    def steps(self, price: float) -> int:
+        """The steps that it pays for at this price each.
+
+        Measured seconds keep two digits, rounded down: equal numbers of steps share a compilation.
+        """
+        count = self.amount / price if self.amount and price > 0 else 1
+        if self.kind == "cpu-seconds" and count >= 100:
+            unit = 10 ** (floor(log10(count)) - 1)
+            count = count // unit * unit
+        return max(1, int(count))
+
+    def __str__(self) -> str:
+        if self.amount is None:
+            return "each problem's own number of steps"
+        return f"{self.amount:,.10g} {self.kind.replace('cpu', 'CPU').replace('-', ' ')}"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a benchmark is asked to do; it fits into a JSON file.
+
+    Attributes:
+        suite: a name, or FILE.py:SUITE.
+        cases, methods: the names of those to run.
+        seeds, starts: how many draws, and starts in each.
+        budget: of each start.
+        networks: the folder of road networks, where a case needs one.
+    """
+
+    suite: str
+    cases: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: int
+    starts: int
+    budget: Budget
+    networks: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Arguments":
+        """Back from plain values."""
+        lists = {name: tuple(fields[name]) for name in ("cases", "methods")}
+        return cls(**{**fields, **lists, "budget": Budget(**fields["budget"])})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a method on a case from one start. All that a process needs to know about it.
+
+    Attributes:
+        id: a hash of what the run is, the version included.
+        number: its place in the plan.
+        group: jobs of one group are likely to share what is compiled.
+        steps: the number of steps; ``None`` is the problem's own.
+        budget: in words.
+    """
+
+    id: str
+    number: int
+    suite: str
+    case: str
+    group: str
+    problem: str
+    options: dict[str, Any]
+    method: str
+    seed: int
+    start: int
+    starts: int
+    steps: int | None
+    budget: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments and the jobs that they stand for."""
+
+    arguments: Arguments
+    suite: Suite
+    jobs: tuple[Job, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all jobs."""
+        return _hash([job.id for job in self.jobs])
+
+    @property
+    def calibrations(self) -> tuple[Job, ...]:
+        """A job per case and method whose speed decides its steps; none for a budget of steps."""
+        if not self.arguments.budget.is_measured:
+            return ()
+        return tuple({(job.case, job.method): job for job in reversed(self.jobs)}.values())[::-1]
+
+
+def plan(arguments: Arguments) -> Plan:
+    """The jobs of a benchmark; ``ValueError`` where an argument makes no sense."""
+    suite = find_suite(arguments.suite)
+    for name in arguments.cases:
+        nearest("case", name, suite.case_names)
+    for name in arguments.methods:
+        if not is_file(name):
+            nearest("method", name, SOLVERS)
+    cases = [suite.case(name) for name in arguments.cases]
+    options = [_options(case, arguments.networks) for case in cases]
+    budget = arguments.budget
+    if budget.amount is None:
+        budget = replace(budget, amount=suite.steps)
+        arguments = replace(arguments, budget=budget)
+    steps = None if budget.amount is None else int(budget.amount)
+    jobs = []
+    for case, given in zip(cases, options, strict=True):
+        problem = absolute_name(case.problem, arguments.suite)
+        for method in arguments.methods:
+            for seed in range(arguments.seeds):
+                for start in range(arguments.starts):
+                    job = Job(
+                        id="",
+                        number=len(jobs),
+                        suite=suite.name,
+                        case=case.name,
+                        group=f"{problem} {method}",
+                        problem=problem,
+                        options=given,
+                        method=absolute_name(method, arguments.suite),
+                        seed=seed,
+                        start=start,
+                        starts=arguments.starts,
+                        steps=None if budget.is_measured else steps,
+                        budget=str(budget),
+                    )
+                    jobs.append(replace(job, id=_identity(job, case)))
+    return Plan(arguments, suite, tuple(jobs))
+
+
+def _identity(job: Job, case: Case) -> str:
+    # Paths are left out: the same run on another machine is the same run.
+    what = [job.suite, job.case, case.problem, dict(case.options), dict(case.files)]
+    method = Path(job.method).name if is_file(job.method) else job.method
+    budget = [job.steps, job.budget]
+    return _hash([*what, method, job.seed, job.start, job.starts, budget, __version__])
+
+
+def _options(case: Case, networks: str | None) -> dict[str, Any]:
+    options = dict(case.options)
+    folder = networks or os.environ.get(NETWORKS)
+    for option, name in case.files.items():
+        if folder is None:
+            raise ValueError(
+                f"the case {case.name} needs {name}: name its folder by --network or {NETWORKS}."
+            )
+        path = Path(folder).resolve() / name
+        if not path.is_file():
+            raise ValueError(f"the case {case.name} needs {name}, and {folder} has no such file.")
+        options[option] = str(path)
+    return options
+
+
+def _hash(value: Sequence[Any]) -> str:
+    return hashlib.sha256(to_json(value).encode()).hexdigest()[:16]

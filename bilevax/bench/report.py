@@ -1,0 +1,293 @@
+"""What a benchmark leaves to be read: ``report.html``, ``table.md`` and the tables of its rows."""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..io import figures as common
+from ..io.files import read_json, write_text
+from ..io.page import duration, number, page, table, text
+from ..io.run_folder import CONFIG, REPORT
+from .figures import case_figure, curve_figure, profile_figure
+from .plan import plan
+from .rows import write_tables
+from .run import read_arguments, read_rows
+from .statistics import Summary, curves, seed_shortfalls, summarise
+from .suite import Suite
+
+TABLE = "table.md"
+
+_FILES = {
+    CONFIG: "what was asked for, and the versions: everything to repeat it",
+    "rows.jsonl": "a line per run, written as soon as it ended",
+    "rows.parquet": "the same rows as a table, for pandas.read_parquet",
+    "rows.csv": "and as text",
+    "curves.csv": "each run's value at the exact best response at eight shares of its budget",
+    TABLE: "the tables of this page as Markdown",
+}
+_COLUMNS = (
+    ("Median", "over seeds, of the upper value once the lower level answers exactly; the best "
+     "start of each seed counts, and a seed that failed counts as the worst"),
+    ("95 % interval", "of that median, between two order statistics of the seeds: true for any "
+     "distribution of the values; it needs six seeds"),
+    ("Best", "of all seeds"),
+    ("Reference", "the value to reach: exact where it is known, else the best that many starts "
+     "found"),
+    ("Of reference", "median / reference; reference / median where smaller is better"),
+    ("Gap", "the largest certified gap of all runs: what the lower level could still gain against "
+     "the policy that the method ended with"),
+    ("Steps", "of a start"),
+    ("CPU s", "of a start, the median; compilation and certificates are left out"),
+    ("Failed", "runs that gave no value, of all runs"),
+)  # fmt: skip
+
+
+def write_bench_report(directory: Path) -> Path:
+    """Writes the tables and ``report.html`` from the rows that are there, finished or not."""
+    arguments = read_arguments(directory)
+    work = plan(arguments)
+    rows = read_rows(directory)
+    if not rows:
+        raise ValueError(f"{directory} holds no finished run yet: continue it by --resume.")
+    write_tables(directory, rows)
+    write_text(directory / TABLE, markdown(rows, work.suite))
+    config = read_json(directory / CONFIG)
+    write_text(directory / REPORT, html(rows, work.suite, config, len(work.jobs)))
+    return directory / REPORT
+
+
+def markdown(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
+    """Both tables as Markdown."""
+    summaries = summarise(rows, suite)
+    parts = [f"# {suite.name}", suite.summary, _how(rows, suite)]
+    parts += [_markdown_table(*_overview(summaries, suite))]
+    parts += [suite.note] if suite.note else []
+    parts += [_markdown_table(*_details(summaries))]
+    parts += ["\n".join(f"- {name}: {words}." for name, words in _COLUMNS)]
+    parts += [_reasons_line(summaries)] if any(s.failures for s in summaries) else []
+    return "\n\n".join(parts) + "\n"
+
+
+def html(rows: Sequence[dict[str, Any]], suite: Suite, config: dict[str, Any], planned: int) -> str:
+    """The page: what is compared, the overview, the figures, the details, how to repeat it."""
+    summaries = summarise(rows, suite)
+    failed = sum(s.failures for s in summaries)
+    head, cells = _overview(summaries, suite)
+    detail_head, detail_cells = _details(summaries)
+    body = [
+        f"<h1>{text(suite.name)}: methods compared</h1>",
+        f'<p class="lead">{text(suite.summary)}</p>',
+        _unfinished(len(rows), planned),
+        f"<p>{text(_how(rows, suite))}</p>",
+        _tiles(rows, failed),
+        f"<h2>{'Medians beside the value to reach' if suite.references else 'Medians'}</h2>",
+        table(head, cells, "t" + "n" * (len(head) - 1)),
+        f'<p class="lead">{text(suite.note)}</p>' if suite.note else "",
+        f"<p>References come from: {text(_sources(suite))}</p>" if suite.references else "",
+        "<h2>All cases together</h2>",
+        _together(rows, suite),
+        "<h2>Every case and method</h2>",
+        table(detail_head, detail_cells, "tt" + "n" * (len(detail_head) - 2)),
+        _failures(summaries),
+        "<details><summary>What the columns mean</summary>",
+        table((), [(name, words[0].upper() + words[1:] + ".") for name, words in _COLUMNS], "tw"),
+        "</details>",
+        "<h2>Every seed</h2>",
+        _strips(summaries),
+        "<h2>How to repeat it</h2>",
+        f"<pre>{text(shlex.join(config['command']))}</pre>",
+        f'<p class="words">{text(_versions(config))}</p>',
+        table((), list(_FILES.items()), "nw"),
+    ]
+    return page(f"bilevax bench: {suite.name}", body)
+
+
+def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
+    seeds = len({row["seed"] for row in rows})
+    starts = len({row["start"] for row in rows})
+    senses = {row["maximize"] for row in rows if row["maximize"] is not None}
+    better = {True: "larger is better", False: "smaller is better"}
+    sense = better[senses.pop()] if len(senses) == 1 else "the sense is each problem's own"
+    return (
+        f"Every method had the same {seeds} {'seed' if seeds == 1 else 'seeds'} of {starts} "
+        f"random {'start' if starts == 1 else 'starts'}, and a budget of {rows[0]['budget']} for "
+        f"each start.{_unequal_time(rows)} All values are what the upper level gets with the x "
+        f"found once the lower level answers exactly, whatever policy a method ended "
+        f"with ({sense}). Local optima are the rule: the best start of a seed counts, and the "
+        "spread over seeds is shown."
+    )
+
+
+def _unequal_time(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows[0]["budget"].endswith(" steps") or "environment" in rows[0]["budget"]:
+        return ""
+    return " Equal steps are not equal time: what they cost stands beside them (CPU s)."
+
+
+def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], list[list[str]]]:
+    methods = list(dict.fromkeys(s.method for s in summaries))
+    cases = list(dict.fromkeys(s.case for s in summaries))
+    cells = {(s.case, s.method): s for s in summaries}
+    columns = list(dict.fromkeys(name for case in suite.cases for name in case.published))
+    with_reference = bool(suite.references)
+    head = ["Case", *map(_short, methods), *(["Reference"] if with_reference else [])]
+    head += [f"{name} (published)" for name in columns]
+    rows = []
+    for case in cases:
+        own = [cells.get((case, method)) for method in methods]
+        row = [_unbroken(case), *("" if s is None else _value(s.median) for s in own)]
+        if with_reference:
+            known = suite.references.get(case)
+            row.append("" if known is None else number(known.value))
+        published = suite.case(case).published
+        row += [number(published[name]) if name in published else "" for name in columns]
+        rows.append(row)
+    return head, rows
+
+
+def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    head = ["Case", "Method", *(name for name, _ in _COLUMNS if name != "Reference")]
+    rows = []
+    for s in summaries:
+        interval = (
+            ""
+            if s.interval is None
+            else f"{_value(s.interval[0], 4)} to {_value(s.interval[1], 4)}"
+        )
+        row = [
+            *(
+                _unbroken(s.case),
+                _short(s.method),
+                _value(s.median, 4),
+                interval,
+                _value(s.best, 4),
+            ),
+            "" if s.fraction is None else f"{s.fraction:.4f}",
+            "" if math.isnan(s.gap) else number(s.gap, 2),
+            "" if s.steps is None else f"{s.steps:,}",
+            "" if math.isnan(s.cpu_seconds) else number(s.cpu_seconds, 3),
+            f"{s.failures} of {s.runs}" if s.failures else "",
+        ]
+        rows.append(row)
+    used = [i for i in range(len(head)) if i < 3 or any(row[i] for row in rows)]
+    return [head[i] for i in used], [[row[i] for i in used] for row in rows]
+
+
+def _together(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
+    panels = [
+        (
+            profile_figure(_named(seed_shortfalls(rows, suite))),
+            "<b>How often is it close?</b> For each tolerance, the share of cases and seeds in "
+            "which a method came within that fraction of the best value known (the reference, or "
+            "a better one found here). Higher and further left is better; where a line stops "
+            "below 1, the rest failed or was further off. All methods had the same budget, so "
+            "the tolerance varies rather than the time.",
+        ),
+        (
+            curve_figure(_named(curves(rows, suite))),
+            "<b>How fast?</b> The median distance from the best value known, after 1/128, 1/64, "
+            "... and all of the budget, against the CPU seconds until then. Lower and further "
+            "left is better. A method that raises its penalty or cools its follower along the run "
+            "is meant to be read at the right end. Distances below 1e-6 are drawn as 1e-6.",
+        ),
+    ]
+    parts = [
+        f'<figure class="card">{common.inline(common.to_svg(figure))}'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for figure, caption in panels
+        if figure is not None
+    ]
+    return f'<div class="figures">{"".join(parts)}</div>'
+
+
+def _strips(summaries: Sequence[Summary]) -> str:
+    parts = []
+    for case in dict.fromkeys(s.case for s in summaries):
+        own = [s for s in summaries if s.case == case]
+        drawn = {_short(s.method): s.values for s in own}
+        if not any(math.isfinite(value) for values in drawn.values() for value in values):
+            continue
+        svg = common.inline(common.to_svg(case_figure(drawn, own[0].reference)))
+        parts.append(
+            f'<figure class="card"><figcaption><b>{text(case)}</b></figcaption>{svg}</figure>'
+        )
+    return (
+        "<p>One point per seed: the value at the exact best response. The dashed line is the "
+        f'reference, where there is one.</p><div class="figures">{"".join(parts)}</div>'
+    )
+
+
+def _tiles(rows: Sequence[dict[str, Any]], failed: int) -> str:
+    cpu = sum(row["cpu_seconds"] or 0.0 for row in rows)
+    compiled = sum(row["compile_seconds"] or 0.0 for row in rows)
+    tiles = [
+        ("Runs", f"{len(rows):,}"),
+        ("Failed", f"{failed:,}"),
+        ("CPU time of the methods", duration(cpu)),
+        ("Time spent on compilation", duration(compiled)),
+    ]
+    inner = "".join(
+        f'<div class="tile"><small>{text(name)}</small><strong>{text(value)}</strong></div>'
+        for name, value in tiles
+    )
+    return f'<div class="tiles">{inner}</div>'
+
+
+def _unfinished(done: int, planned: int) -> str:
+    if done >= planned:
+        return ""
+    return (
+        f'<div class="verdict warn"><b>Unfinished: {done:,} of {planned:,} runs</b><span>The '
+        "numbers are those of the runs so far.</span></div>"
+    )
+
+
+def _failures(summaries: Sequence[Summary]) -> str:
+    reasons = Counter((_short(s.method), s.reason) for s in summaries if s.failures)
+    if not reasons:
+        return ""
+    rows = [[method, str(count), reason] for (method, reason), count in reasons.items()]
+    return "<h2>What failed</h2>" + table(("Method", "Cases", "Reason"), rows, "tnw")
+
+
+def _reasons_line(summaries: Sequence[Summary]) -> str:
+    reasons = dict.fromkeys(f"{_short(s.method)}: {s.reason}" for s in summaries if s.failures)
+    return "Failed: " + " ".join(reasons)
+
+
+def _sources(suite: Suite) -> str:
+    sources = dict.fromkeys(reference.source for reference in suite.references.values())
+    made = f" Computed by: {suite.reference_command}" if suite.reference_command else ""
+    return "; ".join(sources) + "." + made
+
+
+def _versions(config: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in config["versions"].items())
+    return f"{versions}; {config['machine']}"
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    return {_short(method): value for method, value in values.items()}
+
+
+def _short(method: str) -> str:
+    # A file's whole path would fill the page.
+    return Path(method).name if "/" in method else method
+
+
+def _unbroken(name: str) -> str:
+    return name.replace(" ", "\N{NO-BREAK SPACE}") if len(name) <= 24 else name
+
+
+def _value(value: float, digits: int = 5) -> str:
+    return "failed" if not math.isfinite(value) else number(value, digits)
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines
+    )

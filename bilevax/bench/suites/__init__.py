@@ -1,0 +1,14 @@
+"""The suites, one file each."""
+
+from ..suite import Suite
+from .discrete_toy import SUITE as _discrete_toy
+from .four_rooms import SUITE as _four_rooms
+from .incentive_game import SUITE as _incentive_game
+from .smoke import SUITE as _smoke
+from .stackelberg import SUITE as _stackelberg
+from .tolls import SUITE as _tolls
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (_stackelberg, _four_rooms, _discrete_toy, _incentive_game, _tolls, _smoke)
+}
