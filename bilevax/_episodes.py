@@ -44,7 +44,7 @@ class Tables(eqx.Module):
 
 
 class Episodes(eqx.Module):
-    """M episodes of at most T steps.
+    """M episodes of at most T steps, or one step of each.
 
     Attributes:
         state, action: where each step was taken, and what was done.
@@ -54,12 +54,12 @@ class Episodes(eqx.Module):
         goes_on: whether the step did not end the episode.
     """
 
-    state: Int[Array, "T M"]
-    action: Int[Array, "T M"]
-    entry: Int[Array, "T M"]
-    next_state: Int[Array, "T M"]
-    weight: Float[Array, "T M"]
-    goes_on: Bool[Array, "T M"]
+    state: Int[Array, "*T M"]
+    action: Int[Array, "*T M"]
+    entry: Int[Array, "*T M"]
+    next_state: Int[Array, "*T M"]
+    weight: Float[Array, "*T M"]
+    goes_on: Bool[Array, "*T M"]
 
 
 def tables(mdp: MDP) -> Tables:
@@ -99,8 +99,8 @@ def per_state(number: Float[Array, "*#N"], mdp: MDP) -> Float[Array, " G"]:
     return jnp.broadcast_to(column, mdp.reward.shape[:-1]).reshape(-1)
 
 
-def draw(weights: Float[Array, "*M K"], uniform: Float[Array, "*M"]) -> Int[Array, "*M"]:
-    """An entry of each row in proportion to its weight, from numbers in [0, 1)."""
+def draw(weights: Float[Array, "... K"], uniform: Float[Array, "*M"]) -> Int[Array, "*M"]:
+    """An entry of each row by weight, from numbers in [0, 1); one row may serve all."""
     total = jnp.cumsum(weights, axis=-1)
     found = jnp.sum(total <= uniform[..., None] * total[..., -1:], axis=-1)
     return jnp.minimum(found, weights.shape[-1] - 1)

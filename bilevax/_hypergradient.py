@@ -166,7 +166,7 @@ def sampled_gradient(
     gain, mass = gains(x), jnp.sum(known.initial)
     starts, actions, chances = jax.random.split(key, 3)
     uniform = lambda key: jax.random.uniform(key, (rollouts.episodes,), pi.dtype)
-    state = draw(jnp.broadcast_to(known.initial, (rollouts.episodes, pi.shape[0])), uniform(starts))
+    state = draw(known.initial, uniform(starts))
     seen = rollout(known, pi, state, draw(pi[state], uniform(actions)), chances, rollouts.steps)
     at = seen.state, seen.action
     weight = mass / rollouts.episodes * seen.weight

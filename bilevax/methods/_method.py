@@ -83,6 +83,12 @@ def adam(request: Request | None = None) -> optax.GradientTransformation:
     return optax.adam((request and request.learning_rate) or 0.05)
 
 
+def settling_adam(request: Request) -> optax.GradientTransformation:
+    """Adam at a rate that falls to a hundredth along the run, for gradients that are noisy."""
+    rate, steps = request.learning_rate or 0.05, request.steps or request.zoo.steps
+    return optax.adam(optax.cosine_decay_schedule(rate, steps, 0.01))
+
+
 def penalty_weight(request: Request, factor: float = 1.0) -> ConstantWeight | Homotopy:
     """The weight asked for; else the problem's own, along this run's steps, times ``factor``."""
     zoo = request.zoo

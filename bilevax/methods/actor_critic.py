@@ -38,7 +38,7 @@ class ActorCritic(AbstractSolver):
     optimizer: optax.GradientTransformation = eqx.field(default=optax.adam(0.05))
     penalty_weight: float = 100.0
     initial: float = 10.0
-    attenuation: float = 0.5
+    attenuation: float = 1.0
     policy_step: float = 0.5
     oracle: AbstractOracle = PolicyMirrorDescent(step_size=1.0)
 

@@ -8,7 +8,7 @@ from .._hypergradient import AbstractAdjoint, ExactAdjoint, Rollouts
 from .._oracle import AbstractOracle, PolicyIteration
 from .._solver.base import AbstractSolver, step_key
 from ._descent import begin, best_response, descend_through_response, no_measure
-from ._method import Method, Request, adam, length, returns
+from ._method import Method, Request, length, returns, settling_adam
 
 
 class HPGD(AbstractSolver):
@@ -58,7 +58,7 @@ def _build(request: Request) -> AbstractSolver:
     rollouts = Rollouts(32, length(request))
     sampled = returns(request)
     return HPGD(
-        adam(request),
+        settling_adam(request),
         rollouts=rollouts if sampled else None,
         advantage=ExactAdjoint() if sampled else Rollouts(256, length(request)),
     )

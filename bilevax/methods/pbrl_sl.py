@@ -1,11 +1,11 @@
 """PBRL-SL: the single-loop variant of the penalty method (Shen, Yang and Chen 2025)."""
 
-from .._oracle import PolicyMirrorDescent
+from .._oracle import AbstractOracle, PolicyIteration
 from .._penalty import AbstractPenalty, NikaidoIsoda
 from .._solver import PBRL, Homotopy, SoftmaxLogits
 from .._solver.base import AbstractSolver, AbstractUpdate, Alternating
 from .._solver.weight import AbstractWeight
-from ._method import Method, Request, adam, penalty_weight, smallest_tau
+from ._method import Method, Request, adam, is_unregularized, penalty_weight
 
 
 def pbrl_sl(
@@ -13,26 +13,23 @@ def pbrl_sl(
     *,
     penalty: AbstractPenalty = NikaidoIsoda(),
     penalty_weight: AbstractWeight | float = Homotopy(1.0, 1e3, 1000),
-    step_size: float = 1.0,
+    oracle: AbstractOracle = PolicyIteration(),
 ) -> PBRL:
-    """PBRL whose best response is tracked by one step of mirror ascent per step, never solved for.
+    """PBRL whose best response is tracked by one oracle step per step, never solved for.
 
-    ``step_size`` is that of ``PolicyMirrorDescent``; 1 / tau goes half of the way in the logits.
+    The tracked response must keep up with the policy: where it lags, the penalty pulls x back with
+    its whole weight. ``Alternating`` moves the policy by a whole step of soft policy iteration, and
+    so does the default oracle the response; with ``SoftmaxLogits`` mirror ascent keeps up too.
     """
-    oracle = PolicyMirrorDescent(step_size)
     return PBRL(penalty, penalty_weight, update, oracle, single_loop=True)
 
 
 def _build(request: Request) -> AbstractSolver:
-    tau = smallest_tau(request)
     # Without curvature there is no step to alternate with.
-    update = request.update() if tau > 0 else SoftmaxLogits(adam(request))
-    return pbrl_sl(
-        update,
-        penalty=request.zoo.solver.penalty,
-        penalty_weight=penalty_weight(request),
-        step_size=1 / tau if tau > 0 else 1.0,
-    )
+    logits = is_unregularized(request)
+    update = SoftmaxLogits(adam(request)) if logits else request.update()
+    weight = penalty_weight(request)
+    return pbrl_sl(update, penalty=request.zoo.solver.penalty, penalty_weight=weight)
 
 
 METHOD = Method(
@@ -42,7 +39,7 @@ METHOD = Method(
     model=True,
     follower_reward=True,
     second_order=False,
-    cost="one mirror step, one factorisation per policy",
+    cost="one oracle step, one factorisation per policy",
     build=_build,
     penalised=True,
     anneals=True,

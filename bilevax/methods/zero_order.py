@@ -9,7 +9,7 @@ from jax import lax
 from .._oracle import AbstractOracle, PolicyIteration
 from .._solver.base import AbstractSolver, step_key
 from ._descent import begin, best_response, descend
-from ._method import Method, Request, adam
+from ._method import Method, Request, settling_adam
 
 
 class ZeroOrder(AbstractSolver):
@@ -77,7 +77,7 @@ class ZeroOrder(AbstractSolver):
 
 
 def _build(request: Request) -> AbstractSolver:
-    return ZeroOrder(adam(request))
+    return ZeroOrder(settling_adam(request), directions=8)
 
 
 METHOD = Method(
@@ -87,6 +87,6 @@ METHOD = Method(
     model=False,
     follower_reward=False,
     second_order=False,
-    cost="nine best responses",
+    cost="17 best responses",
     build=_build,
 )
