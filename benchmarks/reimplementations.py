@@ -17,8 +17,7 @@ import jax
 import optax
 
 import bilevax as bx
-from bilevax._hypergradient import Rollouts
-from bilevax.methods import HPGD, Request, adaptive_model_design, build_solver
+from bilevax.methods import HPGD, Request, Rollouts, adaptive_model_design, build_solver
 from bilevax.problems import ZooProblem, discrete_toy, four_rooms, random_reward
 
 jax.config.update("jax_enable_x64", True)
@@ -79,7 +78,7 @@ def bc_hg() -> Fact:
     starts = zoo.starts(jax.random.key(0), zoo.default_starts)
     solver = build_solver("bc-hg", Request(zoo, starts[0]))
     solutions, cpu = solve(zoo, solver, zoo.steps, starts)
-    found = tuple(float(over_150_steps(zoo, s)) for s in solutions)
+    found = tuple(over_150_steps(zoo, s) for s in solutions)
     shown = f"{max(found):.2f} (median {statistics.median(found):.2f})"
     known = "about 27; exact optimum 27.32"
     return Fact(
@@ -98,7 +97,7 @@ def over_150_steps(zoo: ZooProblem, solution) -> float:
     """The published measure: the leader's return over 150 steps."""
     from bilevax.problems._discrete_toy import return_over_steps
 
-    return return_over_steps(zoo.problem, solution.x, solution.policy)
+    return float(return_over_steps(zoo.problem, solution.x, solution.policy))
 
 
 def amd(beta: float, published: float, independent: float) -> Fact:

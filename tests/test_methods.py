@@ -11,15 +11,16 @@ import pytest
 from games import random_game
 
 import bilevax as bx
-from bilevax._hypergradient import AdjointSweeps, Rollouts
 from bilevax.methods import (
     BCHG,
     HPGD,
     METHODS,
     ActorCritic,
+    AdjointSweeps,
     MSoBiRL,
     Nested,
     Request,
+    Rollouts,
     SoBiRL,
     ZeroOrder,
     adaptive_model_design,
@@ -67,7 +68,8 @@ def ending():
 def sequential():
     rng = np.random.default_rng(1)
     kernel = rng.dirichlet(np.ones(3), (3, 2, 2))
-    return bx.StackelbergGame.sequential(*rng.random((2, 3, 2, 2)), kernel, discount=0.7, tau=0.3)
+    leader, follower = rng.random((2, 3, 2, 2))
+    return bx.StackelbergGame.sequential(leader, follower, kernel, discount=0.7, tau=0.3)
 
 
 PROBLEMS = [

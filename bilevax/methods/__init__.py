@@ -6,6 +6,9 @@ imports the core, never the reverse.
 
 from dataclasses import replace
 
+from .._hypergradient import AdjointSweeps as AdjointSweeps
+from .._hypergradient import ExactAdjoint as ExactAdjoint
+from .._hypergradient import Rollouts as Rollouts
 from .._solver.base import AbstractSolver
 from . import actor_critic, amd, bc_hg, hpgd, nested, pbrl_sl, sobirl, zero_order
 from ._core import CORE
@@ -33,10 +36,13 @@ __all__ = [
     "HPGD",
     "METHODS",
     "ActorCritic",
+    "AdjointSweeps",
+    "ExactAdjoint",
     "MSoBiRL",
     "Method",
     "Nested",
     "Request",
+    "Rollouts",
     "SoBiRL",
     "ZeroOrder",
     "adaptive_model_design",
