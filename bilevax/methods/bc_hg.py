@@ -1,6 +1,7 @@
 """BC-HG: the hypergradient as a Boltzmann covariance (akimotolab/BC-HG, ICAPS 2026)."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -38,8 +39,9 @@ class BCHG(AbstractSolver):
         return begin(estimator, self.optimizer, self.oracle, x, policy, key, measure)
 
     def step(self, estimator, state):
+        key = jax.random.fold_in(step_key(state), 0)
         memory = estimator.respond(
-            self.oracle, state.x, state.policy, state.memory, step_key(state), single_loop=False
+            self.oracle, state.x, state.policy, state.memory, key, single_loop=False
         )
         return descend_through_response(
             estimator, self.optimizer, state, memory, self.rollouts, self.adjoint

@@ -1,6 +1,7 @@
 """HPGD: stochastic hypergradients from the followers' trajectories (Thoma et al., NeurIPS 2024)."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -39,8 +40,9 @@ class HPGD(AbstractSolver):
         return begin(estimator, self.optimizer, self.oracle, x, policy, key, measure)
 
     def step(self, estimator, state):
+        key = jax.random.fold_in(step_key(state), 0)
         memory = estimator.respond(
-            self.oracle, state.x, state.policy, state.memory, step_key(state), single_loop=False
+            self.oracle, state.x, state.policy, state.memory, key, single_loop=False
         )
         return descend_through_response(
             estimator, self.optimizer, state, memory, self.rollouts, self.advantage

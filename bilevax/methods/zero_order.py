@@ -42,18 +42,18 @@ class ZeroOrder(AbstractSolver):
         return begin(estimator, self.optimizer, self.oracle, x, policy, key, ())
 
     def step(self, estimator, state):
-        key = step_key(state)
+        here, along = jax.random.split(step_key(state))
         terms, policy, memory = estimator.best_response_value(
-            self.oracle, state.x, state.memory, key
+            self.oracle, state.x, state.memory, here
         )
 
-        def value(x):
+        def value(x, key):
             point = estimator.project(x)
             return estimator.best_response_value(self.oracle, point, memory, key)[0].upper
 
         def difference(key):
             leaves, structure = jax.tree.flatten(state.x)
-            keys = jax.random.split(key, len(leaves))
+            first, second, *keys = jax.random.split(key, 2 + len(leaves))
             parts = [
                 jax.random.normal(own, z.shape, z.dtype)
                 for own, z in zip(keys, leaves, strict=True)
@@ -61,10 +61,10 @@ class ZeroOrder(AbstractSolver):
             u = jax.tree.unflatten(structure, parts)
             ahead = jax.tree.map(lambda z, d: z + self.radius * d, state.x, u)
             behind = jax.tree.map(lambda z, d: z - self.radius * d, state.x, u)
-            slope = (value(ahead) - value(behind)) / (2 * self.radius)
+            slope = (value(ahead, first) - value(behind, second)) / (2 * self.radius)
             return jax.tree.map(lambda d: slope * d, u)
 
-        slopes = lax.map(difference, jax.random.split(key, self.directions))
+        slopes = lax.map(difference, jax.random.split(along, self.directions))
         in_x = jax.tree.map(lambda g: jnp.mean(g, axis=0), slopes)
         return descend(estimator, self.optimizer, state, in_x, terms, policy, memory, ())
 
