@@ -30,6 +30,13 @@ from ._answer import (
 from ._equilibrium import Equilibrium, newton_matrix
 from ._game import ZeroSumGame
 from ._gap import Gap, best_responses, duality_gap
+from ._hypergradient import (
+    AbstractAdjoint,
+    Rollouts,
+    check_followers,
+    sampled_gradient,
+    upper_reward_of,
+)
 from ._linear import improved, solves_densely
 from ._mdp import MDP, Evaluation, evaluate, per_context
 from ._oracle import AbstractOracle, Response, cold_start, respond, track
@@ -156,6 +163,36 @@ class AbstractEstimator(eqx.Module):
         """F(x) = f(x, pi*_x), its gradient, pi*_x, and the memory renewed."""
 
     @abc.abstractmethod
+    def best_response_value(
+        self, oracle: AbstractOracle, x: PyTree, memory: PyTree, key: Key
+    ) -> tuple[Terms, PyTree, PyTree]:
+        """F(x) = f(x, pi*_x) alone, pi*_x, and the memory renewed; tau may be 0."""
+
+    @abc.abstractmethod
+    def response_gradient(
+        self, x: PyTree, memory: PyTree, key: Key, *, rollouts: Rollouts | None = None
+    ) -> tuple[Terms, tuple[PyTree, PyTree], PyTree]:
+        """The gradient of f in (x, policy) at the responses kept in ``memory``, and those.
+
+        It is exact, or estimated from ``rollouts``.
+        """
+
+    @abc.abstractmethod
+    def response_pullback(
+        self,
+        x: PyTree,
+        memory: PyTree,
+        in_policy: PyTree,
+        adjoint: AbstractAdjoint,
+        measure: PyTree,
+        key: Key,
+    ) -> tuple[PyTree, PyTree]:
+        """<in_policy, d pi*/dx> at the responses kept, and the adjoint's measure renewed.
+
+        With ``response_gradient`` it makes the hypergradient (``_hypergradient``).
+        """
+
+    @abc.abstractmethod
     def unrolled_gradient(
         self, x: PyTree, policy: PyTree, memory: PyTree, key: Key, *, steps: int, step_size: float
     ) -> tuple[Terms, PyTree, PyTree, PyTree]:
@@ -262,6 +299,35 @@ class Exact(AbstractEstimator):
         terms = Terms(upper, jnp.zeros_like(upper), converged, None)
         return terms, gradient, policy, Memory(responses, inverses, equilibria)
 
+    def best_response_value(self, oracle, x, memory, key):
+        lower = self._lower(x)
+        found = solve_lower(oracle, lower, memory.responses, memory.equilibria)
+        responses, equilibria, converged = found
+        policy = answer_policy(lower, responses, equilibria)
+        _, evaluations = _evaluate(lower, policy, memory.inverses)
+        upper = self.problem.upper(x, policy, evaluations)
+        terms = Terms(upper, jnp.zeros_like(upper), converged, None)
+        return terms, policy, Memory(responses, _inverses(evaluations), equilibria)
+
+    def response_gradient(self, x, memory, key, *, rollouts=None):
+        check_followers(self._lower(x))
+        policy = over_players(lambda _, r: r.policy, self._lower(x), memory.responses)
+        if rollouts is not None:
+            reward = upper_reward_of(self.problem)
+            upper, gradient = sampled_gradient(self._lower, reward, x, policy, rollouts, key)
+            return _unpenalised(upper, memory), gradient, policy
+
+        def objective(point):
+            x, policy = point
+            _, evaluations = _evaluate(self._lower(x), policy, memory.inverses)
+            return self.problem.upper(x, policy, evaluations)
+
+        upper, gradient = jax.value_and_grad(objective)((x, policy))
+        return _unpenalised(upper, memory), gradient, policy
+
+    def response_pullback(self, x, memory, in_policy, adjoint, measure, key):
+        return adjoint(self._lower, x, memory.responses, in_policy, measure, key)
+
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
         def objective(x):
             lower = self._lower(x)
@@ -310,6 +376,12 @@ class Exact(AbstractEstimator):
 
 def _kept(memory):
     return memory.inverses
+
+
+def _unpenalised(upper, memory):
+    """The terms of f alone, at the responses kept."""
+    unknown = jnp.full_like(upper, jnp.nan)
+    return Terms(upper, unknown, _all_converged(memory.responses), None)
 
 
 def _evaluate(lower, policy, inverses=None):

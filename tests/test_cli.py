@@ -331,7 +331,7 @@ def test_panda_takes_the_weight_and_the_learning_solvers_their_rates():
     assert isinstance(panda, bx.PANDA) and panda.penalty_weight == bx.ConstantWeight(7.0)
     assert weights(solver="panda") == pytest.approx((1.0, 1e4))
     assert isinstance(solver(solver="meta-gradient", learning_rate=0.2), bx.MetaGradient)
-    with pytest.raises(ValueError, match=r"meta-gradient has no penalty: .* and panda"):
+    with pytest.raises(ValueError, match=r"meta-gradient has no penalty: .* panda"):
         solver(solver="meta-gradient", penalty_weight=1.0)
 
 

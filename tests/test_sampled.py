@@ -302,6 +302,15 @@ class Recorder(bx.AbstractEstimator):
     def hypergradient(self, oracle, x, memory, key):
         raise NotImplementedError
 
+    def best_response_value(self, oracle, x, memory, key):
+        raise NotImplementedError
+
+    def response_gradient(self, x, memory, key, *, rollouts=None):
+        raise NotImplementedError
+
+    def response_pullback(self, x, memory, in_policy, adjoint, measure, key):
+        raise NotImplementedError
+
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
         raise NotImplementedError
 

@@ -137,7 +137,7 @@ def solve(
         typer.Argument(help="A name from [bold]bilevax list[/bold], or FILE.py:FUNCTION."),
     ] = None,
     solver: Annotated[
-        str, typer.Option(help="pbrl, pbrl-bellman, panda, implicit, meta-gradient or independent.")
+        str, typer.Option(help="One of " + ", ".join(SOLVERS) + "; [bold]bilevax list[/bold].")
     ] = "pbrl",
     penalty_weight: PenaltyWeight = None,
     penalty_final: PenaltyFinal = None,

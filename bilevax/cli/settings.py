@@ -9,42 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
 from .._check import check_problem
-from .._exact import induced
-from .._mdp import MDP
-from .._oracle import PolicyMirrorDescent
-from .._penalty import BellmanPenalty, NikaidoIsoda, is_mdp
-from .._regularizer import Unregularized
-from .._solver import (
-    PANDA,
-    AbstractSolver,
-    ConstantWeight,
-    Homotopy,
-    ImplicitGradient,
-    IndependentGradient,
-    MetaGradient,
-    SoftmaxLogits,
-)
+from .._solver import AbstractSolver
 from .._types import Key, PyTree
 from ..io.files import read_json
 from ..io.outcome import About
 from ..io.run_folder import CONFIG
+from ..methods import METHODS, Request, build_solver
+from ..methods._method import is_unregularized
 from ..problems import ZooProblem
 from .catalogue import absolute, build, nearest
 
-_PANDA_STEP = 0.1  # PANDA's own default, of policies and learners alike
-
-SOLVERS = {
-    "pbrl": "penalty-based descent in both levels, value penalty (the default)",
-    "pbrl-bellman": "the same with the Bellman penalty; needs tau > 0",
-    "implicit": "exact gradient through the best response; needs tau > 0",
-    "panda": "penalty-based, with policies that learn in place of best responses; needs tau > 0",
-    "meta-gradient": "gradient through a few steps of the lower level's learning",
-    "independent": "each level follows its own gradient: the baseline without bilevel structure",
-}
+SOLVERS = {name: method.summary for name, method in METHODS.items()}
+"""What each solver is, in a sentence without its full stop."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +124,16 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
     if settings.anneal is not None and not settings.anneal >= 1:
         raise ValueError(f"--anneal is {settings.anneal}; give 1 (no annealing) or more.")
     check_problem(zoo.problem, x0)
-    unregularized = _is_unregularized(zoo, x0)
+    request = Request(
+        zoo=zoo,
+        x0=x0,
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        penalty_weight=settings.penalty_weight,
+        penalty_final=settings.penalty_final,
+        anneal=settings.anneal,
+    )
+    unregularized = is_unregularized(request)
     if settings.polish and settings.solver == "independent":
         raise ValueError(
             "--polish ends at an optimum of F, which the solver independent does not look for: "
@@ -158,82 +145,4 @@ def _solver(settings: Settings, zoo: ZooProblem, x0: PyTree) -> AbstractSolver:
         )
     if unregularized and settings.anneal not in (None, 1):
         raise ValueError("--anneal: tau is 0, which no factor makes larger; give a positive --tau.")
-    optimizer = optax.adam(settings.learning_rate or 0.05)
-    if settings.solver == "panda":
-        return _annealed(settings, zoo, _panda(settings, zoo, x0, optimizer), 1.0)
-    if not settings.solver.startswith("pbrl"):
-        return _annealed(settings, zoo, _without_penalty(settings, optimizer), 1.0)
-    bellman = settings.solver == "pbrl-bellman"
-    weight = _penalty_weight(settings, zoo, _horizon(zoo, x0) if bellman else 1.0)
-    penalty = BellmanPenalty() if bellman else zoo.solver.penalty
-    update = zoo.update(settings.steps or zoo.steps)
-    if settings.learning_rate is not None:
-        update = replace(update, optimizer=optimizer)
-    if unregularized:
-        update = SoftmaxLogits(optimizer)  # without curvature there is no step to alternate with
-    solver = replace(zoo.solver, penalty=penalty, penalty_weight=weight, update=update)
-    return _annealed(settings, zoo, solver, 1.0 if unregularized else zoo.hot)
-
-
-def _panda(settings, zoo, x0, optimizer) -> PANDA:
-    tau = min(float(jnp.min(mdp.tau)) for mdp in _mdps(zoo, x0))
-    if tau == 0:
-        raise ValueError("the solver panda: tau is 0; give a positive --tau, or take pbrl.")
-    penalty = zoo.solver.penalty
-    return PANDA(
-        penalty if isinstance(penalty, NikaidoIsoda) else NikaidoIsoda(),
-        _penalty_weight(settings, zoo, 1.0),
-        optimizer,
-        policy_step=_PANDA_STEP,
-        oracle=PolicyMirrorDescent(step_size=_PANDA_STEP / tau),
-    )
-
-
-def _without_penalty(settings, optimizer) -> AbstractSolver:
-    if settings.penalty_weight is not None or settings.penalty_final is not None:
-        raise ValueError(
-            f"the solver {settings.solver} has no penalty: --penalty-weight and --penalty-final "
-            "belong to pbrl, pbrl-bellman and panda."
-        )
-    if settings.solver == "implicit":
-        return ImplicitGradient(optimizer)
-    if settings.solver == "meta-gradient":
-        return MetaGradient(optimizer)
-    return IndependentGradient(SoftmaxLogits(optimizer))
-
-
-def _annealed(settings: Settings, zoo: ZooProblem, solver: AbstractSolver, own: float):
-    """The solver, cooled from the factor asked for, or else from its own."""
-    hot = own if settings.anneal is None else settings.anneal
-    return replace(zoo, hot=hot).annealed(solver, settings.steps or zoo.steps)
-
-
-def _penalty_weight(settings: Settings, zoo: ZooProblem, factor: float):
-    """The weight asked for; else the problem's own, along this run's steps and for this penalty."""
-    own = zoo.solver.penalty_weight
-    initial, final = settings.penalty_weight, settings.penalty_final
-    steps = settings.steps or zoo.steps
-    if final is None and initial is not None:
-        return ConstantWeight(initial)
-    if not isinstance(own, Homotopy):
-        own = Homotopy(1.0, 1e3, zoo.steps)
-    rising = max(1, round(own.steps * steps / zoo.steps)) if final is None else steps
-    return Homotopy(
-        own.initial * factor if initial is None else initial,
-        own.final * factor if final is None else final,
-        rising,
-    )
-
-
-def _horizon(zoo: ZooProblem, x0: PyTree) -> float:
-    """1/(1-discount), by which the Bellman penalty is smaller than the value penalty."""
-    discount = max(float(jnp.max(mdp.discount)) for mdp in _mdps(zoo, x0))
-    return 1 / (1 - discount) if discount < 1 else 100.0
-
-
-def _is_unregularized(zoo: ZooProblem, x0: PyTree) -> bool:
-    return any(isinstance(mdp.regularizer, Unregularized) for mdp in _mdps(zoo, x0))
-
-
-def _mdps(zoo: ZooProblem, x0: PyTree) -> list[MDP]:
-    return jax.tree.leaves(induced(zoo.problem, x0), is_leaf=is_mdp)
+    return build_solver(settings.solver, request)

@@ -184,6 +184,15 @@ class Sampled(AbstractEstimator):
     def hypergradient(self, oracle, x, memory, key):
         _refuse("the hypergradient of f(x, pi*_x)")
 
+    def best_response_value(self, oracle, x, memory, key):
+        _refuse("F(x) = f(x, pi*_x)")
+
+    def response_gradient(self, x, memory, key, *, rollouts=None):
+        _refuse("the gradient at the exact best response")
+
+    def response_pullback(self, x, memory, in_policy, adjoint, measure, key):
+        _refuse("the derivative of the best response")
+
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
         _refuse("a gradient through the follower's learning")
 
