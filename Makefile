@@ -11,7 +11,7 @@ ENV_DONE := $(VENV)/.dependencies-installed
 PKG_DONE := $(VENV)/.package-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup same-python demo test test-all site examples lint types format lock clean
+.PHONY: help setup same-python demo test test-slow test-all site examples lint types format lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -37,13 +37,16 @@ demo: setup ## set up and run the demonstration
 	@$(BIN)/python benchmarks/demo.py
 
 test: setup ## set up and run the tests (all but the slow ones)
-	@$(BIN)/python -m pytest -n auto -m "not slow"
+	@$(BIN)/python -m pytest -n auto -m "not slow and not long"
+
+test-slow: setup ## set up and run the slow tests
+	@$(BIN)/python -m pytest -n auto -m "slow and not long"
 
 test-all: setup ## set up and run every test
 	@$(BIN)/python -m pytest -n auto
 
 site: setup ## build the documentation site into build/site; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "build/site/index.html"
 
 examples: setup ## run the Python blocks of README.md and docs/, and every file of examples/

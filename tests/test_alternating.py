@@ -100,6 +100,7 @@ GAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GAMES)
 def test_the_policys_step_is_soft_policy_iteration_on_the_penalised_objective(name):
     tables = penalised(GAMES[name])
@@ -200,6 +201,7 @@ def annealed(initial=HOT, final=1.0, **options):
     return bx.Annealed(solver, initial, COOLING, final, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final, factors", [(1.0, [16, 8, 4, 2, 1, 1]), (4.0, [16, 11.3137085])])
 def test_annealing_cools_geometrically_from_the_first_factor_to_the_last(final, factors):
     problem = GAMES["one follower"]
@@ -217,6 +219,7 @@ def test_annealing_that_stays_hot_ends_at_its_last_factor():
     np.testing.assert_allclose(policy, numpy_mdp.optimum(hot)[1], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_annealing_from_the_factor_1_is_the_solver_itself():
     update = bx.Alternating(optax.adam(0.1))
     solver = bx.PBRL(penalty_weight=WEIGHT, update=update)

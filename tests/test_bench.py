@@ -266,7 +266,7 @@ def test_a_killed_benchmark_goes_on_and_ends_as_an_uninterrupted_one(own, compil
     assert without_times(rows) == without_times(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_a_thousand_runs_killed_at_random_moments_give_each_job_once(seed, tmp_path):
     draw, out = random.Random(seed), tmp_path / "out"
@@ -285,7 +285,7 @@ def test_a_thousand_runs_killed_at_random_moments_give_each_job_once(seed, tmp_p
     assert without_times(rows) == without_times(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray_gives_the_rows_of_this_process(own):
     ray = pytest.importorskip("ray")
     from bilevax.bench.workers import RayWorker, start_ray

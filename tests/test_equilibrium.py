@@ -52,6 +52,7 @@ def linear_program(payoff):
     return -found.fun, found.x[:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [1.0, 0.1, 0.01])
 def test_newton_finds_the_fixed_point_that_another_library_finds(tau):
     game = random_game(0, tau)

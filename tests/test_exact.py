@@ -256,6 +256,7 @@ def test_the_step_in_logits_descends_the_gradient_in_logits(case):
     np.testing.assert_allclose(moved.norm, size)
 
 
+@pytest.mark.slow
 def test_the_hypergradient_matches_differences_of_the_lower_level_solved_anew(case):
     terms, gradient, policy, _ = case.hypergradient(case.x, case.memory)
     expected = reference.central_jacobian(

@@ -193,6 +193,7 @@ def test_the_gap_and_its_gradients_match_differences_in_x_and_both_policies(pena
         assert _error(np.concatenate(chained), in_logits[row]) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_hypergradient_matches_differences_of_the_equilibrium_solved_anew():
     estimator = bx.Exact(PROBLEM)
 
@@ -240,6 +241,7 @@ def test_float32_reaches_an_equilibrium_to_its_own_rounding():
     np.testing.assert_allclose(found.values, 2 / 3, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_tuple_of_a_game_and_an_mdp_is_two_lower_levels():
     base = designer()
     alone = bx.MDP(np.eye(2), np.full((2, 2, 2), 0.5), discount=0.5, tau=0.3)
@@ -270,6 +272,7 @@ def test_the_natural_step_converges_quadratically_to_an_equilibrium():
     assert pairs and all(b < 30 * a**1.8 for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_pbrl_ends_at_a_certified_equilibrium_and_no_worse_than_the_implicit_gradient():
     solver = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 200))
     solution = bx.solve(PROBLEM, solver, X, max_steps=250)
@@ -285,6 +288,7 @@ def test_pbrl_ends_at_a_certified_equilibrium_and_no_worse_than_the_implicit_gra
     assert solution.best_response_value <= exact.best_response_value + 1e-3
 
 
+@pytest.mark.slow
 def test_a_general_game_away_from_equilibrium_is_infeasible_and_has_no_f_of_x():
     rng = np.random.default_rng(1)
     rewards, kernel = rng.normal(size=(2, S, A1, A2)), rng.dirichlet(np.ones(S), (S, A1, A2))

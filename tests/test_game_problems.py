@@ -51,6 +51,7 @@ def solution_at(zoo, x):
     return bx.Solution(x, policy, zero, zero, zero, zero, zero, bx.RESULTS.successful, {}, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_game_has_starts_in_its_set_a_picture_and_both_policies(name):
     zoo = SMALL[name]()
@@ -164,6 +165,7 @@ def test_visits_are_those_of_a_simulation():
     np.testing.assert_allclose(upper, blocks + 0.01 * 0.5 * 18, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_independent_moves_are_the_product_of_two_kernels():
     draw = np.random.default_rng(5)
     first, second = np.zeros((3, 2, 3)), np.zeros((4, 3, 4))
@@ -216,6 +218,7 @@ def test_a_payoff_that_is_no_matrix_of_numbers_is_refused(payoff, message):
         problems.matrix_game(payoff=payoff)
 
 
+@pytest.mark.slow
 def test_a_matrix_game_is_solved_on_the_command_line(capsys, tmp_path):
     payoff = "[[0,-1,1],[1,0,-1],[-1,1,0]]"
     command = ["solve", "matrix-game", "--payoff", payoff, "--starts", "1", "--steps", "60"]

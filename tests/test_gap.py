@@ -59,10 +59,15 @@ def true_gap(mdp, policy):
     ("name", "dtype"),
     [
         ("entropy", np.float64),
-        ("entropy", np.float32),
-        ("norm", np.float64),
-        ("norm", np.float32),
-        ("none", np.float64),
+        *(
+            pytest.param(name, dtype, marks=pytest.mark.slow)
+            for name, dtype in (
+                ("entropy", np.float32),
+                ("norm", np.float64),
+                ("norm", np.float32),
+                ("none", np.float64),
+            )
+        ),
     ],
 )
 @given(
@@ -161,6 +166,7 @@ def test_what_is_no_policy_has_an_infinite_gap(fault):
     assert duality_gap(mdp, jnp.asarray(policy), best_responses(mdp)).absolute == jnp.inf
 
 
+@pytest.mark.slow
 def test_the_gap_sums_over_players_with_kernels_of_either_kind():
     dense, other = (random_mdp(s, bx.NegativeEntropy(), np.float64) for s in (0, 1))
     every = jnp.broadcast_to(jnp.arange(STATES), (STATES, ACTIONS, STATES))

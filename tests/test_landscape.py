@@ -49,6 +49,7 @@ def hypergradient():
     return gradient, jnp.log(policy[:, 0] / policy[:, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["value", "bellman"])
 def test_the_gap_falls_as_the_weight_squared_and_the_gradient_error_as_the_weight(
     kind, hypergradient
@@ -87,6 +88,7 @@ def penalty_over_choices(x, chances):
     return policies[:, 0, 0], jax.vmap(one)(policies)
 
 
+@pytest.mark.slow
 def test_a_minimiser_of_the_penalised_problem_minimises_the_relaxed_one():
     x, chances = np.linspace(-1, 1, 101), np.linspace(0.005, 0.995, 100)
     y, penalty = penalty_over_choices(x, np.tile(chances, (101, 1)))

@@ -38,6 +38,7 @@ def scipy_matrix(kernel, discount):
     return sp.eye_array(size).tocsc() - discount * sp.coo_array(entries, (size, size)).tocsc()
 
 
+@pytest.mark.slow
 def test_a_large_slow_chain_is_solved_to_rounding_both_ways():
     kernel, discount = walk(41), 0.9999
     assert kernel.num_states > DENSE_LIMIT
@@ -60,6 +61,7 @@ def test_a_system_without_a_solution_gives_nan_and_not_a_number():
     assert np.isnan(system.solve(jnp.ones(41**2))).all()
 
 
+@pytest.mark.slow
 def test_an_episodic_chain_is_solved_at_discount_one():
     kernel = random_chain(DENSE_LIMIT + 1, 3)
     b = jnp.asarray(np.random.default_rng(2).random(kernel.num_states))
@@ -69,6 +71,7 @@ def test_an_episodic_chain_is_solved_at_discount_one():
     )
 
 
+@pytest.mark.slow
 def test_dense_and_sparse_kernels_of_one_policy_are_one_matrix():
     rng = np.random.default_rng(3)
     lists = SuccessorList(rng.integers(0, 6, (6, 3, 2)), rng.dirichlet(np.ones(2), (6, 3)))

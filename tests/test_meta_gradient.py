@@ -73,6 +73,7 @@ def test_the_gradient_passes_through_every_step():
     np.testing.assert_allclose(gradient, differences, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_after_many_steps_it_is_the_gradient_of_the_equilibrium():
     game = incentive(1)
     _, gradient, policy, _ = unrolled(game, 500)
@@ -88,6 +89,7 @@ def test_after_many_steps_it_is_the_gradient_of_the_equilibrium():
     np.testing.assert_allclose(gradient, exact(x), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_solutions_answer_their_own_x_and_f_falls():
     game, solver = incentive(2), bx.MetaGradient(inner_steps=STEPS, step_size=STEP_SIZE)
     short, long = (bx.solve(game, solver, X, max_steps=n) for n in (20, 60))

@@ -220,6 +220,7 @@ def test_a_lower_level_of_infinite_value_does_not_converge():
         assert not solver(oracle)(mdp).converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("oracle", ORACLES[1:3], ids=name)
 def test_contexts_alone_stacked_and_side_by_side_give_the_same_response(oracle):
     mdp = models(bx.NegativeEntropy())

@@ -21,6 +21,7 @@ def solve(problem, steps, solver: bx.PANDA | bx.PBRL = SOLVER, x0=X):
     return bx.solve(problem, solver, x0, max_steps=steps)
 
 
+@pytest.mark.slow
 def test_with_many_inner_steps_the_gradient_in_x_is_that_of_pbrl():
     pbrl = bx.PBRL(penalty_weight=WEIGHT, update=bx.Alternating(RESTING))
     for seed in (0, 1):
@@ -52,6 +53,7 @@ def test_the_equilibria_of_matrix_games_are_reached():
     assert solution.gap < 1e-10
 
 
+@pytest.mark.slow
 def test_with_one_follower_the_policy_serves_both_returns():
     # f + weight p is minus the regularised return of the reward below, up to what x alone decides.
     game = random_game(0)

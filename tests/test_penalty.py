@@ -44,6 +44,7 @@ def random_mdp(seed, tau, regularizer):
     return mdp, odds / odds.sum(-1, keepdims=True)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1.0]))
 def test_with_entropy_every_penalty_is_a_weighted_kullback_leibler_divergence(seed, tau):
     # regret_s under the optimal action values is tau KL(y_s || pi*_s); the value penalty weighs it
@@ -61,6 +62,7 @@ def test_with_entropy_every_penalty_is_a_weighted_kullback_leibler_divergence(se
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1.0]))
 def test_the_value_penalty_is_also_what_the_optimum_gains_on_the_policys_own_values(seed, tau):
     # The same difference told from the other side: the optimum's visits, the policy's Q.

@@ -35,6 +35,7 @@ def penalty(tracker, policy, errors, weight=3.0, scale=0.5):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", [0.0, 1.5])
 def test_it_is_the_gain_per_step_beyond_its_standard_errors(errors):
     ahead, own = TRACKER.mean(1), POLICY.mean(1)
@@ -45,6 +46,7 @@ def test_it_is_the_gain_per_step_beyond_its_standard_errors(errors):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_gain_within_its_noise_or_a_loss_costs_nothing_and_moves_nothing():
     slope = eqx.filter_grad(lambda member, difference: difference(member))
     member = Multiple(jnp.asarray(2.0))

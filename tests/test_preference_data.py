@@ -53,6 +53,7 @@ def held(buffer):
 # The buffer
 
 
+@pytest.mark.slow
 @given(counts=st.lists(st.sampled_from([1, 4]), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_a_buffer_holds_the_last_pairs_that_were_not_skipped(counts, seed):
     chance = np.random.default_rng(seed)
@@ -75,6 +76,7 @@ def filled(key=KEY):
     return add(PreferenceBuffer.empty(40, numbered(0, 1).first, share=0.25), key, numbered(0, 40))
 
 
+@pytest.mark.slow
 def test_the_held_out_share_is_exact_random_and_never_sampled():
     buffer = filled()
     assert int(buffer.held_out.sum()) == 10
@@ -97,6 +99,7 @@ def test_pairs_added_one_by_one_are_held_out_in_the_same_share():
     assert int(buffer.held_out.sum()) == 5
 
 
+@pytest.mark.slow
 def test_an_empty_buffer_and_one_without_training_pairs_sample_weight_zero():
     empty = PreferenceBuffer.empty(5, numbered(0, 1).first, share=0.25)
     np.testing.assert_array_equal(empty.sample(KEY, 4).answers.weight, 0)

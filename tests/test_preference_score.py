@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bilevax.deep.buffer import Pairs
 from bilevax.deep.networks import Linear
@@ -50,6 +51,7 @@ model = RewardModel(
 )  # two members, 1 on average
 
 
+@pytest.mark.slow
 def test_its_gradient_is_the_covariance_of_loss_and_score_over_answered_pairs():
     network = policy()
     first, second = segments(network), segments(network)
@@ -75,6 +77,7 @@ def test_its_gradient_is_the_covariance_of_loss_and_score_over_answered_pairs():
     assert np.all(error < np.abs(expected).max() / 20)
 
 
+@pytest.mark.slow
 def test_without_an_answer_it_moves_nothing():
     network = policy()
     first, second = segments(network), segments(network)
@@ -84,6 +87,7 @@ def test_without_an_answer_it_moves_nothing():
     assert all(np.all(np.asarray(z) == 0) for z in jax.tree.leaves(slope))
 
 
+@pytest.mark.slow
 def test_a_summary_takes_as_many_steps_of_each_environment_and_resets_last():
     fake = jnp.zeros((6, 3), bool).at[jnp.array([0, 2, 5]), jnp.array([0, 0, 2])].set(True)
     label = jnp.arange(18.0).reshape(6, 3, 1)

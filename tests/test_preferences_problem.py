@@ -174,6 +174,7 @@ def corridor():
     return zoo, starts, stops
 
 
+@pytest.mark.slow
 def test_alternation_stops_at_one_point_where_the_hypergradient_is_not_zero(corridor):
     zoo, _, stops = corridor
     problem, (x, policy, value) = zoo.problem, stops[0]
@@ -190,6 +191,7 @@ def test_alternation_stops_at_one_point_where_the_hypergradient_is_not_zero(corr
     assert zoo.known["where alternation stops"] == pytest.approx(float(value), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_pbrl_explains_the_labels_better_than_alternation_from_every_start(corridor):
     zoo, starts, stops = corridor
     solver = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 240), update=zoo.update(300))

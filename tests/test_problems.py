@@ -58,6 +58,7 @@ def unsolved(problem, x):
     return bx.Solution(x, policy, zero, zero, zero, zero, zero, bx.RESULTS.successful, {}, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_problem_has_a_start_a_picture_and_arrays(name):
     zoo_problem = SMALL[name]()

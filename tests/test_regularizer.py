@@ -69,6 +69,7 @@ def test_the_conjugate_is_the_value_at_the_greedy_policy_and_no_policy_beats_it(
             assert np.all(value <= conjugate + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGULARIZERS)
 @given(seed=SEEDS)
 def test_the_gradient_of_the_conjugate_is_the_greedy_policy(name, seed):
@@ -160,6 +161,7 @@ def test_small_tau_tends_to_the_hard_maximum(regularizer):
     np.testing.assert_allclose(soft, hard, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_values_and_slopes_stay_finite_for_certain_policies_and_large_action_values(regularizer):
     certain = jnp.eye(A)[:S]
     assert jnp.all(jnp.isfinite(jax.grad(lambda p: jnp.sum(regularizer.value(p)))(certain)))

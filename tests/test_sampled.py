@@ -241,6 +241,7 @@ def solved():
     return game, run(steps), run(3), run(3)
 
 
+@pytest.mark.slow
 def test_pbrl_from_samples_alone_ends_near_the_exact_optimum(solved):
     game, solution, *_ = solved
     certify = eqx.filter_jit(bx.Exact(game).certify)

@@ -28,6 +28,7 @@ OPTIMIZER = optax.GradientTransformation(ADAM.init, counted_update)
 SOLVER = bx.PBRL(penalty_weight=bx.Homotopy(1.0, 1e3, 100), update=bx.SoftmaxLogits(OPTIMIZER))
 
 
+@pytest.mark.slow
 def test_two_halves_are_the_whole_bit_for_bit():
     game = random_game(0)
     whole = bx.solve(game, SOLVER, START, max_steps=100)
@@ -39,6 +40,7 @@ def test_two_halves_are_the_whole_bit_for_bit():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_starts_side_by_side_give_what_a_loop_gives():
     game = random_game(0)
     starts = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 2)))
@@ -125,6 +127,7 @@ ORIGIN = jax.tree.map(jnp.zeros_like, TARGET)
 IMPLICIT = bx.ImplicitGradient(optax.sgd(0.2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [bx.PBRL(update=bx.MirrorDescent(0.2), penalty_weight=2.0), IMPLICIT],

@@ -11,6 +11,7 @@ import bilevax as bx
 START = jnp.zeros((3, 2))
 
 
+@pytest.mark.slow
 def test_quasi_newton_never_rises_and_ends_at_a_stationary_point():
     game, solver = random_game(0), bx.QuasiNewton()
     start = jnp.asarray(np.random.default_rng(3).normal(size=(3, 2)))
@@ -34,6 +35,7 @@ def test_polish_ends_no_worse_and_at_the_optimum_nearby():
     assert again.best_response_value <= polished.best_response_value + 1e-15
 
 
+@pytest.mark.slow
 def test_a_single_loop_with_an_automatic_weight_reaches_the_gap_asked_for():
     game = random_game(0)
     solver = bx.PBRL(

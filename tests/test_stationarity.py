@@ -36,6 +36,7 @@ def penalised(game, x, policy, weight):
     return np.atleast_1d(weight * gap - table.initial @ reference.values(table, policy, reward))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", ["KL", "Euclidean"])
 def test_stationarity_is_the_norm_of_one_proximal_step(geometry):
     regularizer = bx.NegativeEntropy() if geometry == "KL" else bx.SquaredNorm()

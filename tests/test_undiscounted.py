@@ -27,6 +27,7 @@ def network(theta, links=2, cost=1.0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theta", [0.1, 1.0, 1.4, 1.43])
 def test_a_cycle_of_links_has_the_value_of_recursive_logit_where_it_is_finite(theta):
     # z = e^(V/theta) solves z = 2 e^(-1/theta) z + e^(-1/theta): finite for theta < 1 / log 2.
@@ -49,6 +50,7 @@ def wanderer(tau, stay, leave, regularizer: Any = ENTROPY):
     return bx.MDP(reward, kernel, discount=1.0, tau=tau, regularizer=regularizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.5])
 def test_with_random_moves_it_is_the_mean_reward_of_staying_that_counts(tau):
     mdp = wanderer(tau, [2.0, -2.2], 0.0)
@@ -81,6 +83,7 @@ def test_the_squared_norm_charges_half_of_tau_for_certainty():
         wanderer(tau, [1.1, 1.1], 0.0, bx.SquaredNorm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", [bx.NegativeEntropy(), bx.SquaredNorm()])
 @pytest.mark.parametrize("tau", [0.0, 1e-3])
 def test_an_exit_that_costs_more_than_a_round_is_still_found(tau, regularizer):

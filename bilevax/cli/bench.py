@@ -110,7 +110,9 @@ def list_bench(table: Table) -> None:
     table.add_row("")
     table.add_row("[underline]Suites of bilevax bench")
     for name, suite in SUITES.items():
-        table.add_row(name, suite.summary)
+        problems = " and ".join(dict.fromkeys(case.problem for case in suite.cases))
+        plural = "s" if len(suite.cases) > 1 else ""
+        table.add_row(name, f"{len(suite.cases)} case{plural} of {problems}.")
     table.add_row("FILE.py:SUITE", "A suite of your own.")
 
 

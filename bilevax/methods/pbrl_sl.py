@@ -34,7 +34,7 @@ def _build(request: Request) -> AbstractSolver:
 
 METHOD = Method(
     name="pbrl-sl",
-    summary="pbrl in a single loop: the best response is tracked, never solved for",
+    summary="PBRL in a single loop: the best response is tracked, never solved for",
     source="Shen, Yang and Chen 2025, arXiv 2402.06886",
     model=True,
     follower_reward=True,
