@@ -12,7 +12,7 @@ from ._regularizer import Unregularized
 from ._types import Array, Bool, Float, concrete
 
 _ORACLE = PolicyIteration()
-_HALVINGS = 40
+_SHORTEST = 1e-12
 _ARMIJO = 1e-4
 _RIDGE = 1e-12
 _NOISE = 1e-10
@@ -100,54 +100,49 @@ def _spent(priced, costs, response):
 
 def _minimise(mdp, costs, limits, tol, max_steps):
     """mu >= 0 that minimises D, the response there, and whether it meets the tolerance."""
-    scale = 1 + jnp.abs(limits)
 
-    def dual(mu, warm):
+    def look(mu, warm):
         priced = _priced(mdp, costs, mu)
         response = lax.stop_gradient(respond(_ORACLE, priced, warm))
-        return jnp.sum(mdp.initial * response.values) + mu @ limits, response
 
-    def slope(mu, response):
-        slack = lambda mu: limits - _spent(_priced(mdp, costs, mu), costs, response)
-        return slack(mu), jax.jacfwd(slack)(mu)
+        def slope(mu):
+            slack = limits - _spent(_priced(mdp, costs, mu), costs, response)
+            return slack, slack
 
-    def residual(mu, gradient):
-        return jnp.max(jnp.abs(jnp.minimum(mu, gradient)) / scale)
+        hessian, gradient = jax.jacfwd(slope, has_aux=True)(mu)
+        value = jnp.sum(mdp.initial * response.values) + mu @ limits
+        return mu, value, gradient, hessian, response
 
-    def cond(carry):
-        mu, _, _, gradient, _, k, stuck = carry
-        return (residual(mu, gradient) > tol) & (k < max_steps) & ~stuck
-
-    def body(carry):
-        mu, value, response, gradient, hessian, k, _ = carry
+    def direction(mu, gradient, hessian):
         free = (mu > 0) | (gradient < 0)
         ridge = _RIDGE * (1 + jnp.trace(hessian)) * jnp.eye(mu.size)  # bends the step, no more
         matrix = jnp.where(free[:, None] & free, hessian + ridge, jnp.eye(mu.size))
-        step = jnp.linalg.solve(matrix, jnp.where(free, -gradient, 0))
+        return jnp.linalg.solve(matrix, jnp.where(free, -gradient, 0))
 
-        def along(size):
-            new = jnp.maximum(mu + size * step, 0)
-            return new, *dual(new, response)
+    def solved(mu, gradient):
+        return jnp.max(jnp.abs(jnp.minimum(mu, gradient)) / (1 + jnp.abs(limits))) <= tol
 
-        def too_high(search):
-            _, (new, at_new, _), j = search
-            enough = value + _ARMIJO * gradient @ (new - mu)
-            return ~(at_new <= enough + _NOISE * (1 + jnp.abs(value))) & (j < _HALVINGS)
+    def cond(carry):
+        (mu, _, gradient, *_), size, k = carry
+        return ~solved(mu, gradient) & (size > _SHORTEST) & (k < max_steps)
 
-        def halve(search):
-            size, _, j = search
-            return size / 2, along(size / 2), j + 1
+    def body(carry):
+        # One look a round, at whole steps and shortened ones alike: one copy compiles in half the
+        # time. The first is at mu = 0.
+        old, size, k = carry
+        mu, value, gradient, hessian, warm = old
+        step = jnp.where(k == 0, 0, direction(mu, gradient, hessian))
+        new = look(jnp.maximum(mu + size * step, 0), warm)
+        enough = value + _ARMIJO * gradient @ (new[0] - mu) + _NOISE * (1 + jnp.abs(value))
+        accepted = (k == 0) | (new[1] <= enough)
+        kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
+        return kept, jnp.where(accepted, 1, size / 2), k + 1
 
-        one = jnp.ones_like(value)
-        _, (new, at_new, answer), j = lax.while_loop(too_high, halve, (one, along(one), 0))
-        gradient, hessian = slope(new, answer)
-        return new, at_new, answer, gradient, hessian, k + 1, j == _HALVINGS
-
-    mu = jnp.zeros_like(limits)
-    value, response = dual(mu, cold_start(_ORACLE, mdp))
-    start = (mu, value, response, *slope(mu, response), jnp.asarray(0), jnp.asarray(False))
-    mu, _, response, gradient, *_ = lax.while_loop(cond, body, start)
-    return mu, response, residual(mu, gradient) <= tol
+    zero, one = jnp.zeros_like(limits), jnp.ones((), limits.dtype)
+    unknown = (zero, jnp.inf * one, zero - jnp.inf, jnp.eye(zero.size, dtype=zero.dtype))
+    start = ((*unknown, cold_start(_ORACLE, mdp)), one, jnp.asarray(0))
+    (mu, _, gradient, _, response), *_ = lax.while_loop(cond, body, start)
+    return mu, response, solved(mu, gradient)
 
 
 def _check(mdp, costs, limits):

@@ -120,6 +120,7 @@ def test_weak_duality_bounds_the_loss_of_any_policy():
         assert best - float(bx.expected_return(model(), policy)) <= bound + 1e-9
 
 
+@pytest.mark.slow
 def test_pbrl_designs_rewards_for_an_agent_with_a_limit():
     limits = spent(FREE)[:1] * 0.9
 

@@ -133,6 +133,7 @@ def test_sampled_gradients_are_unbiased(which, solver):
     unbiased(moved(solver, problem, x, keys), exact(problem, x))
 
 
+@pytest.mark.slow
 def test_inner_iterations_take_sobirl_to_the_hypergradient():
     (problem, x), errors = PROBLEMS[1], []
     for count in (3, 100):
@@ -142,6 +143,7 @@ def test_inner_iterations_take_sobirl_to_the_hypergradient():
     assert errors[0] > 1e-6 and errors[1] < 1e-10
 
 
+@pytest.mark.slow
 def test_sobirl_ends_random_reward_at_its_known_value():
     zoo = random_reward()
     x0 = zoo.starts(KEY, 2)[1]
@@ -150,6 +152,7 @@ def test_sobirl_ends_random_reward_at_its_known_value():
     np.testing.assert_allclose(solution.best_response_value, 1.0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_directions_average_to_the_gradient():
     problem, x = PROBLEMS[1]
     keys = jax.random.split(KEY, 400)
@@ -157,6 +160,7 @@ def test_directions_average_to_the_gradient():
     unbiased(slopes, exact(problem, x))
 
 
+@pytest.mark.slow
 def test_a_wide_radius_sees_the_smoothed_value():
     # F(x) = |x|^2 / 2 + c: two points see the slope <x, u> exactly, at any radius.
     zoo = random_reward(states=2, actions=2, dimension=2, tau=1e6)
@@ -179,6 +183,7 @@ def test_a_nested_learner_forgets_what_it_learned():
     np.testing.assert_allclose(second.policy, first.policy, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_while_x_rests_the_actor_critic_reaches_pbrls_gradient():
     last, game = 80, random_game(0)
     resting = optax.sgd(lambda step: jnp.where(jnp.less(step, last - 1), 0.0, 1.0))

@@ -255,6 +255,7 @@ def test_pbrl_from_samples_alone_ends_near_the_exact_optimum(solved):
     assert solution.state.memory.cut == 0
 
 
+@pytest.mark.slow
 def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
     game, solution, *_ = solved
     truth = eqx.filter_jit(bx.Exact(game).certify)(solution.x, solution.policy)
@@ -270,6 +271,7 @@ def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
     assert solution.best_response_value is None and solution.relative_gap is None
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(solved):
     _, _, first, second = solved
     np.testing.assert_array_equal(first.x, second.x)
@@ -325,6 +327,7 @@ class Recorder(bx.AbstractEstimator):
         raise NotImplementedError
 
 
+@pytest.mark.slow
 def test_no_two_calls_of_two_steps_share_a_key():
     solver = bx.PBRL(update=bx.SoftmaxLogits(optax.sgd(0.1)))
     state = solver.init(Recorder(), jnp.zeros(1), None, jax.random.key(0))
@@ -348,6 +351,7 @@ def test_a_99_percent_interval_covers_what_it_should(solved):
         assert jnp.mean(inside) >= 0.95  # 99 of 100 expected; 94 or fewer have chance 5e-4
 
 
+@pytest.mark.slow
 def test_streams_play_their_episodes_and_say_so_where_the_buffer_ends_first():
     game = random_game()
     x = jnp.zeros((S, L))
