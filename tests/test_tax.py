@@ -9,12 +9,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from scipy.stats import t as student
 from scipy.stats import truncnorm
 
 import bilevax as bx
 from bilevax import problems
 from bilevax.cli.entry import execute
+from bilevax.deep import sampled as sm
+from bilevax.methods import HPGD, Rollouts
 from bilevax.problems import _tax
 
 X = jnp.asarray([0.4, 0.7, 0.2, 1.1])
@@ -152,6 +156,57 @@ def test_the_gradient_of_f_is_that_of_central_differences(small):
 def hypergradient(estimator, x):
     oracle, key = bx.PolicyIteration(), jax.random.key(0)
     return estimator.hypergradient(oracle, x, estimator.init(oracle, x, key)[1], key)[1]
+
+
+@eqx.filter_jit
+def followers_gradients(simulator, x, policy, keys):
+    """Per key: the gradient in x of the consumers' return, from rewards and chances drawn."""
+
+    def one(key):
+        dynamics = simulator.at(x)
+        table = jnp.zeros((22, 16))  # no control variate: nothing but samples
+        played = sm.rollout(dynamics, policy[None], key, streams=32, episodes=8, max_steps=200)
+        return sm.gradient_in_x(simulator, x, sm.returns(dynamics, played, sm.FOLLOWER, table))
+
+    return jax.lax.map(one, keys)
+
+
+@eqx.filter_jit
+def hpgd_gradients(problem, x, keys):
+    """Per key: the gradient along which HPGD moves, by episodes of 100 steps."""
+    # With returns in place of a critic the noise is eight times as large.
+    estimator, rollouts, rate = bx.Exact(problem), Rollouts(128, 100, critic=True), 1e-6
+    solver = HPGD(optax.sgd(rate), rollouts=rollouts, advantage=rollouts)
+
+    def one(key):
+        return (x - solver.step(estimator, solver.init(estimator, x, None, key)).x) / rate
+
+    return jax.lax.map(one, keys)
+
+
+def inside_99_per_cent(samples, exact):
+    """Whether the exact value lies in the joint 99 per cent intervals of the samples' mean."""
+    count, size = samples.shape
+    error = samples.std(0, ddof=1) / count**0.5
+    return np.all(np.abs(samples.mean(0) - exact) < student.isf(0.005 / size, count - 1) * error)
+
+
+@pytest.mark.slow
+def test_sampled_gradients_agree_with_the_exact_ones(small):
+    keys = jax.random.split(jax.random.key(0), 200)
+    _, policy, _ = value_at_best_response(small.problem, X)
+    exact = jax.grad(lambda x: bx.expected_return(small.problem.lower(x), policy))(X)
+    simulator = sm.as_simulator(small.problem)
+    samples = np.asarray(followers_gradients(simulator, X, policy.reshape(22, 16), keys))
+    assert inside_99_per_cent(samples, exact)
+    assert not inside_99_per_cent(
+        samples, exact + jnp.eye(4)[0] * 6 * samples[:, 0].std() / 200**0.5
+    )
+    upper = np.asarray(hpgd_gradients(small.problem, X, keys))
+    exact = hypergradient(bx.Exact(small.problem), X)
+    assert inside_99_per_cent(upper, exact)
+    # Narrow enough to say something: the noise of the mean is a small part of the gradient.
+    assert np.linalg.norm(upper.std(0)) / len(keys) ** 0.5 < 0.2 * np.linalg.norm(exact)
 
 
 def test_rates_start_and_stay_in_the_box(small):

@@ -290,5 +290,5 @@ def _figure(problem, solution: Solution) -> "Figure":
             np.asarray(seen / jnp.sum(seen, axis=-1, keepdims=True)),
         ),
         preferences=PREFERENCES,
-        title=f"Taxes: the government's return {-float(solution.best_response_value):.2f}",
+        title=f"Tax design: the government's return {-float(solution.best_response_value):.2f}",
     )

@@ -47,7 +47,7 @@ def tax_figure(rates: np.ndarray, habits: Habits, *, preferences: np.ndarray, ti
             values = habits.spending[kind, often, good]
             spending.plot(assets, values, line, color=f"C{good}")
     time.set_title("where consumers are")
-    time.set_ylabel("% of time per unit of assets")
+    time.set_ylabel("% of discounted time, per unit of assets")
     hours.set_title("how long they work (8 hours at most)")
     hours.set_ylabel("mean hours in a step")
     spending.set_title("what they spend, taxes included (5 per good at most)")
@@ -59,7 +59,16 @@ def tax_figure(rates: np.ndarray, habits: Habits, *, preferences: np.ndarray, ti
         ax.axvline(0, color="0.8", lw=0.8, zorder=0)
         ax.set_ylim(bottom=0)
     handles, labels = time.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        title="half of the consumers each; lines coincide where both do the same",
+        loc="outside lower center",
+        ncols=2,
+        fontsize=9,
+        title_fontsize=9,
+        frameon=False,
+    )
     return figure
 
 
