@@ -46,8 +46,8 @@ def tax_figure(rates: np.ndarray, habits: Habits, *, preferences: np.ndarray, ti
         for good in range(3):
             values = habits.spending[kind, often, good]
             spending.plot(assets, values, line, color=f"C{good}")
-    time.set_title("where consumers are")
-    time.set_ylabel("% of discounted time, per unit of assets")
+    time.set_title("where consumers are (discounted time)")
+    time.set_ylabel("% of time per unit of assets")
     hours.set_title("how long they work (8 hours at most)")
     hours.set_ylabel("mean hours in a step")
     spending.set_title("what they spend, taxes included (5 per good at most)")
