@@ -39,15 +39,16 @@ class TaxDesign(eqx.Module):
     """Consumers of N = 2 kinds on S levels of assets; x are the four tax rates, in [0, 2].
 
     x is (income tax, taxes on three goods). Of c_i spent on good i, c_i / (1 + x_i) buys goods and
-    the rest is tax. Neither the consumer's next assets nor its chances depend on how a *total*
-    spending is split among goods: an action is a pair (hours h, total spending t), numbered
-    ``hour * T + total``, and the consumer splits t by its best (softmax) rule within the step. That
-    is exact: with an entropy regulariser the best split of t has the value
+    the rest is tax. A consumer's next assets do not depend on how it splits a *total* spending
+    among goods: an action is a pair (hours h, total spending t), numbered ``hour * T + total``, and
+    t is split by the best (softmax) rule within the step. That is exact: with entropy the best
+    split has the value
 
         U_x(t) = tau log sum over bundles c of total t of exp(u_x(c) / tau),
 
     the joint entropy is that of (h, t) plus that of the split, and the best response, its value and
-    F(x) are those of the game with one action per (h, c_1, c_2, c_3).
+    F(x) are those of the MDP with one action per (h, c_1, c_2, c_3). Samples draw (h, t) and the
+    next assets, and see a split by its mean.
 
     Attributes:
         assets: the grid, from -100 to 100.
@@ -93,6 +94,7 @@ class TaxDesign(eqx.Module):
         spending = self.tau * jax.nn.logsumexp(utility, axis=-1, where=self.member)
         effort = 0.1 * self.hours**2
         acts = (spending[:, None] - effort[:, None]).reshape(len(self.preferences), 1, -1)
+        # The absolute value, since the branch not taken is computed as well.
         wealth = jnp.where(self.assets > 0, jnp.log1p(jnp.abs(self.assets) / 20), self.assets)
         return MDP(
             wealth[:, None] + acts,
@@ -135,6 +137,7 @@ class TaxDesign(eqx.Module):
         return by_total @ (self.split(x) @ self.bundles)
 
 
+@eqx.filter_jit
 def on_grid(
     mean: Float[Array, "*shape"], scale: float, grid: Float[Array, " S"]
 ) -> Float[Array, "*shape S"]:
@@ -178,7 +181,8 @@ def tax(*, assets: int = 41, levels: int = 5, tau: float = 0.3) -> ZooProblem:
     15 mean_i(c_i / (1 + x_i)) / 5 + 5 log(1 + sum_i x_i c_i / (1 + x_i) + x_0 h): what is consumed,
     and taxes. Money and assets share one unit, hours are scaled to at most 8.01, and a rate of 1
     takes the whole wage (x_0) or doubles a price. Source: Thoma et al. 2024 (HPGD), arXiv
-    2406.01575; it has continuous assets, and neural consumers who learn for 200 steps.
+    2406.01575, where assets are continuous, consumers learn a network and an episode has 200 steps;
+    how the shock is cut off, and that 2 is a variance, are facts of the authors' published program.
 
     Arguments:
         assets: grid points of m, odd so that 0 is one; see ``asset_grid`` and ``on_grid``. At all
