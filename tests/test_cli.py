@@ -83,6 +83,7 @@ def test_list_names_every_problem_and_solver(cli):
     for name in (
         *("stackelberg", "four-rooms", "discrete-toy", "bimatrix", "random-reward"),
         *("reward-design", "matrix-game", "incentive-game", "sentinel-intruder", "preferences"),
+        *("tolls", "tax"),
         *("pbrl", "pbrl-bellman", "panda", "implicit", "meta-gradient", "independent"),
     ):
         assert name in out

@@ -26,6 +26,7 @@ COMMANDS = {
         "solve tolls --network {networks}/SiouxFalls_net.tntp --trips "
         "{networks}/SiouxFalls_trips.tntp --nodes {networks}/SiouxFalls_node.tntp --starts 2"
     ),
+    "tax": "solve tax --starts 4",
     "moving-dot": "rlhf moving-dot --seeds 1",
 }
 """Picture: the command that makes it. A clip (rlhf) is a GIF, the others are ``picture.svg``."""

@@ -32,6 +32,7 @@ from .catalogue import ZOO, blaming, first_sentence
 from .options import (
     Actions,
     Anneal,
+    Assets,
     Avoid,
     Beta,
     Bonus,
@@ -47,6 +48,7 @@ from .options import (
     Leader,
     LeaderActions,
     LearningRate,
+    Levels,
     MaxChange,
     MaxToll,
     Network,
@@ -182,6 +184,8 @@ def solve(
     max_toll: MaxToll = None,
     theta: Theta = None,
     revenue_weight: RevenueWeight = None,
+    assets: Assets = None,
+    levels: Levels = None,
     rewards: Rewards = None,
     segment_length: SegmentLength = None,
 ) -> int:
@@ -262,6 +266,8 @@ def compare(
     max_toll: MaxToll = None,
     theta: Theta = None,
     revenue_weight: RevenueWeight = None,
+    assets: Assets = None,
+    levels: Levels = None,
     rewards: Rewards = None,
     segment_length: SegmentLength = None,
 ) -> int:

@@ -28,6 +28,7 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "random-reward": problems.random_reward,
     "reward-design": problems.reward_design,
     "tolls": problems.tolls,
+    "tax": problems.tax,
     "matrix-game": problems.matrix_game,
     "incentive-game": problems.incentive_game,
     "sentinel-intruder": problems.sentinel_intruder,

@@ -111,7 +111,7 @@ Workers = Annotated[int | None, _number("Threads. Default: one per CPU.", panel=
 
 Tau = Annotated[float | None, _number("Weight of the follower's entropy: all problems but tolls.")]
 Discount = Annotated[
-    float | None, _number("Discount in [0, 1]: all problems but bimatrix, matrix-game, tolls.")
+    float | None, _number("Discount in [0, 1]: all problems but bimatrix, matrix-game, tolls, tax.")
 ]
 Beta = Annotated[float | None, _number("Cost of the charges: four-rooms.")]
 Bonus = Annotated[float | None, _number("Follower's reward from A to B: discrete-toy.")]
@@ -171,6 +171,12 @@ Theta = Annotated[
 RevenueWeight = Annotated[
     float | None, _number("Minutes of travel time that a minute of toll is worth: tolls.")
 ]
+Assets = Annotated[
+    int | None, _number("Grid points of a consumer's assets, an odd number: tax.", min=3)
+]
+Levels = Annotated[
+    int | None, _number("Values of spending on a good, and half as many as of hours: tax.", min=2)
+]
 Rewards = Annotated[
     Any,
     _number(
@@ -188,7 +194,7 @@ _PROBLEM_OPTIONS = [
     *("cost", "size", "slip", "states", "actions"),
     *("leader_actions", "follower_actions", "problem_seed", "env", "avoid", "budget"),
     *("network", "trips", "nodes", "max_toll", "theta", "revenue_weight"),
-    *("rewards", "segment_length"),
+    *("assets", "levels", "rewards", "segment_length"),
 ]
 
 

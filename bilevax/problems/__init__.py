@@ -12,6 +12,7 @@ from ._random_reward import random_reward as random_reward
 from ._reward_design import reward_design as reward_design
 from ._sentinel_intruder import sentinel_intruder as sentinel_intruder
 from ._stackelberg import stackelberg as stackelberg
+from ._tax import tax as tax
 from ._tntp import RoadNetwork as RoadNetwork
 from ._tntp import read_network as read_network
 from ._tolls import tolls as tolls

@@ -6,9 +6,12 @@ from .four_rooms import SUITE as _four_rooms
 from .incentive_game import SUITE as _incentive_game
 from .smoke import SUITE as _smoke
 from .stackelberg import SUITE as _stackelberg
+from .tax import SUITE as _tax
 from .tolls import SUITE as _tolls
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
-    for suite in (_stackelberg, _four_rooms, _discrete_toy, _incentive_game, _tolls, _smoke)
+    for suite in (
+        *(_stackelberg, _four_rooms, _discrete_toy, _incentive_game, _tolls, _tax, _smoke),
+    )
 }
