@@ -12,11 +12,12 @@ from ._regularizer import Unregularized
 from ._types import Array, Bool, Float, concrete
 
 _ORACLE = PolicyIteration()
-_SHORTEST = 1e-12
 _ARMIJO = 1e-4
-_RIDGE = 1e-12
 _NOISE = 1e-10
 """Relative differences of D below this are the oracle's error; Newton's steps are whole there."""
+_ROUNDING = 1e3
+"""No tolerance is smaller than so many units of rounding."""
+_MOST_DAMPED = 1e12
 
 
 class Lagrangian(eqx.Module):
@@ -41,16 +42,16 @@ def lagrangian(
     limits,
     *,
     tol: float = 1e-9,
-    max_steps: int = 100,
+    max_steps: int = 300,
 ) -> Lagrangian:
     """The MDP whose best response solves ``max V(rho) s.t. C_k(rho) <= limits[k] for all k``.
 
     C_k(rho) = E sum_t discount^t c_k(s_t, a_t), summed over contexts. The dual function
     D(mu) = V*_{r - mu c}(rho) + <mu, limits> is convex, and smooth for tau > 0, with gradient
     limits - C(pi*_mu); its minimum over mu >= 0 is the constrained optimum (Altman 1999, chapter
-    3). It is found by Newton's method with projection, and differentiable in the MDP, the costs and
-    the limits by the implicit function theorem. So ``lower = lambda x: lagrangian(...).mdp`` is a
-    lower level for every solver, with its penalty, gradient and certificate: weak duality bounds
+    3). It is found by damped Newton steps with projection, and differentiable in the MDP, the costs
+    and the limits by the implicit function theorem. So ``lower = lambda x: lagrangian(...).mdp`` is
+    a lower level for every solver, with its penalty, gradient and certificate: weak duality bounds
     the loss of any policy y against the constrained optimum by gap(y) + <mu, limits - C(y)>.
 
     Arguments:
@@ -58,11 +59,12 @@ def lagrangian(
         costs: c_k(s, a), of any sign, shape ``[K, S, A]`` (``[K, N, S, A]`` with contexts).
         limits: b_k, shape ``[K]``.
         tol: the largest of |min(mu_k, limits_k - C_k)| that counts as solved, relative to
-            1 + |limits_k|.
-        max_steps: of Newton's method.
+            1 + |limits_k|; at least 1,000 units of rounding.
+        max_steps: solutions of the MDP at most.
 
-    ``ValueError`` where a shape is wrong or tau is 0, and, outside compiled functions, where the
-    multipliers are not found.
+    Derivatives need the costs of limits that bind to be independent: two equal ones have no unique
+    multipliers. ``ValueError`` where a shape is wrong or tau is 0, and, outside compiled functions,
+    where the multipliers are not found.
     """
     costs, limits = jnp.asarray(costs, mdp.reward.dtype), jnp.asarray(limits, mdp.reward.dtype)
     _check(mdp, costs, limits)
@@ -70,8 +72,8 @@ def lagrangian(
     found, warm, converged = _minimise(*held, tol, max_steps)
     if concrete(found) and not bool(converged):
         raise ValueError(
-            f"lagrangian: no multipliers were found for limits {limits.tolist()}: either no policy "
-            f"keeps them all, or max_steps is too small at {max_steps}."
+            f"lagrangian: no multipliers were found for limits {limits.tolist()}: most likely no "
+            f"policy keeps them all; if one does, raise tol from {tol} or tau."
         )
 
     def condition(mu):
@@ -100,6 +102,10 @@ def _spent(priced, costs, response):
 
 def _minimise(mdp, costs, limits, tol, max_steps):
     """mu >= 0 that minimises D, the response there, and whether it meets the tolerance."""
+    eps = jnp.finfo(limits.dtype).eps
+    tol, noise = jnp.maximum(tol, _ROUNDING * eps), jnp.maximum(_NOISE, 16 * eps)
+    # What prices are measured in: the spread of rewards over that of the costs.
+    unit = (jnp.ptp(mdp.reward) + mdp.tau.max()) / (jnp.ptp(costs, axis=range(1, costs.ndim)) + eps)
 
     def look(mu, warm):
         priced = _priced(mdp, costs, mu)
@@ -113,36 +119,36 @@ def _minimise(mdp, costs, limits, tol, max_steps):
         value = jnp.sum(mdp.initial * response.values) + mu @ limits
         return mu, value, gradient, hessian, response
 
-    def direction(mu, gradient, hessian):
+    def residual(mu, gradient):
+        return jnp.max(jnp.abs(jnp.minimum(mu, gradient)) / (1 + jnp.abs(limits)))
+
+    def direction(mu, gradient, hessian, damping):
+        # D is flat where no price in sight changes the policy: there the damping decides.
         free = (mu > 0) | (gradient < 0)
-        ridge = _RIDGE * (1 + jnp.trace(hessian)) * jnp.eye(mu.size)  # bends the step, no more
-        matrix = jnp.where(free[:, None] & free, hessian + ridge, jnp.eye(mu.size))
+        damped = hessian + jnp.diag(damping * jnp.abs(gradient) / unit + eps)
+        matrix = jnp.where(free[:, None] & free, damped, jnp.eye(mu.size, dtype=mu.dtype))
         return jnp.linalg.solve(matrix, jnp.where(free, -gradient, 0))
 
-    def solved(mu, gradient):
-        return jnp.max(jnp.abs(jnp.minimum(mu, gradient)) / (1 + jnp.abs(limits))) <= tol
-
     def cond(carry):
-        (mu, _, gradient, *_), size, k = carry
-        return ~solved(mu, gradient) & (size > _SHORTEST) & (k < max_steps)
+        (mu, _, gradient, *_), damping, k = carry
+        return (residual(mu, gradient) > tol) & (damping < _MOST_DAMPED) & (k < max_steps)
 
     def body(carry):
-        # One look a round, at whole steps and shortened ones alike: one copy compiles in half the
-        # time. The first is at mu = 0.
-        old, size, k = carry
+        # One look a round, whether its step is taken or not; the first is at mu = 0.
+        old, damping, k = carry
         mu, value, gradient, hessian, warm = old
-        step = jnp.where(k == 0, 0, direction(mu, gradient, hessian))
-        new = look(jnp.maximum(mu + size * step, 0), warm)
-        enough = value + _ARMIJO * gradient @ (new[0] - mu) + _NOISE * (1 + jnp.abs(value))
+        step = jnp.where(k == 0, 0, direction(mu, gradient, hessian, damping))
+        new = look(jnp.maximum(mu + step, 0), warm)
+        enough = value + _ARMIJO * gradient @ (new[0] - mu) + noise * (1 + jnp.abs(value))
         accepted = (k == 0) | (new[1] <= enough)
         kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
-        return kept, jnp.where(accepted, 1, size / 2), k + 1
+        return kept, damping * jnp.where(k == 0, 1, jnp.where(accepted, 0.1, 8)), k + 1
 
     zero, one = jnp.zeros_like(limits), jnp.ones((), limits.dtype)
     unknown = (zero, jnp.inf * one, zero - jnp.inf, jnp.eye(zero.size, dtype=zero.dtype))
     start = ((*unknown, cold_start(_ORACLE, mdp)), one, jnp.asarray(0))
     (mu, _, gradient, _, response), *_ = lax.while_loop(cond, body, start)
-    return mu, response, solved(mu, gradient)
+    return mu, response, residual(mu, gradient) <= tol
 
 
 def _check(mdp, costs, limits):

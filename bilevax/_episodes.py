@@ -1,8 +1,8 @@
 """Episodes of a follower, drawn from the kernel that its MDP states.
 
-The states of all contexts are numbered together, n S + s. What x can move are three tables: the
-reward, the probabilities of the kernel's entries, and the start measure. A gradient in x estimated
-from episodes is a cotangent of these tables, pulled back once.
+The states of all contexts are numbered together, n S + s. What x can move are five tables: the
+reward, the probabilities of the kernel's entries, the start measure, the discount and tau. A
+gradient in x estimated from episodes is a cotangent of these tables, pulled back once.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Tables(eqx.Module):
         probability: P of each entry; a row may lack something to one, which is termination.
         initial: rho(s).
         next_state: where each entry leads.
-        discount: of each state's context.
+        discount, tau: of each state's context.
     """
 
     reward: Float[Array, "G A"]
@@ -33,10 +33,12 @@ class Tables(eqx.Module):
     initial: Float[Array, " G"]
     next_state: Int[Array, "G A K"]
     discount: Float[Array, " G"]
+    tau: Float[Array, " G"]
 
-    def moved(self) -> tuple[Array, Array, Array]:
-        """What x can move: the rewards, the probabilities and the start measure."""
-        return self.reward, self.probability, self.initial
+    def moved(self) -> dict[str, Array]:
+        """What x can move, by name."""
+        names = ("reward", "probability", "initial", "discount", "tau")
+        return {name: getattr(self, name) for name in names}
 
     def expected_next(self, values: Float[Array, " G"]) -> Float[Array, "G A"]:
         """sum over entries of P v(next), shape ``[G, A]``."""
@@ -84,6 +86,7 @@ def tables(mdp: MDP) -> Tables:
         initial=over_states(mdp.initial, contexts, 1),
         next_state=next_state + jnp.repeat(offset, states)[:, None, None],
         discount=per_state(mdp.discount, mdp),
+        tau=per_state(mdp.tau, mdp),
     )
 
 
@@ -161,6 +164,11 @@ def returns_to_go(
     last = jnp.zeros(reward.shape[1], reward.dtype)
     totals = lax.scan(back, last, (own, rate), reverse=True)[1]
     return jnp.concatenate([totals, last[None]])
+
+
+def visit_cotangent(known: Tables, seen: Episodes, weight: Float[Array, "T M"]) -> Array:
+    """A weight for each visit, summed over visits to a state, shape ``[G]``."""
+    return jnp.zeros_like(known.initial).at[seen.state].add(weight)
 
 
 def kernel_cotangent(

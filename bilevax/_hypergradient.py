@@ -26,11 +26,11 @@ from ._episodes import (
     draw,
     kernel_cotangent,
     over_states,
-    per_state,
     pull_back,
     returns_to_go,
     rollout,
     tables,
+    visit_cotangent,
 )
 from ._linear import policy_system
 from ._mdp import MDP, action_values, evaluate, greedy_policy, per_context
@@ -102,8 +102,9 @@ class Rollouts(AbstractAdjoint):
     """Episodes of the follower, drawn from the known kernel and not further looked into.
 
     As an adjoint: episodes begin with (s, a) drawn in proportion to |w|, and each gives
-    sum_k discount^k (d_x r + discount V(s_{k+1}) d_x log P) with the sign of w, unbiased up to the
-    episodes' length (Thoma et al. 2024, algorithm 2, with all pairs' advantages in one draw).
+    sum_k discount^k (d_x r + V(s_{k+1}) (d_x discount + discount d_x log P) - [k > 0] h d_x tau)
+    with the sign of w, unbiased up to the episodes' length (Thoma et al. 2024, algorithm 2, with
+    all pairs' advantages in one draw).
     For f's own part see ``sampled_gradient``. Both need one MDP (contexts are fine).
 
     Attributes:
@@ -134,16 +135,26 @@ class Rollouts(AbstractAdjoint):
         seen = rollout(known, policy, state, action, for_steps, self.steps)
         share = jnp.sign(weight[pair]) * jnp.sum(jnp.abs(weight)) / self.episodes
         weight = share * seen.weight
+        at, cost = (seen.state, seen.action), mdp.regularizer.value(policy)
         if self.critic:
-            following = _surprise(known, seen, responses.values.reshape(-1))
+            values = responses.values.reshape(-1)
+            following, later = _surprise(known, seen, values), known.expected_next(values)[at]
         else:
-            paid = per_state(mdp.tau, mdp) * mdp.regularizer.value(policy)
-            own = known.reward[seen.state, seen.action] - paid[seen.state]
-            following = returns_to_go(seen, own, known.discount)[1:]
-        chances = kernel_cotangent(known, seen, weight * known.discount[seen.state] * following)
-        rewards = jnp.zeros_like(known.reward).at[seen.state, seen.action].add(weight)
-        cotangent = (rewards, chances, jnp.zeros_like(known.initial))
-        return pull_back(lambda x: tables(lower(x)).moved(), x, cotangent), measure
+            own = known.reward[at] - (known.tau * cost)[seen.state]
+            following = later = returns_to_go(seen, own, known.discount)[1:]
+        cotangent = dict(
+            reward=jnp.zeros_like(known.reward).at[at].add(weight),
+            probability=kernel_cotangent(
+                known, seen, weight * known.discount[seen.state] * following
+            ),
+            initial=jnp.zeros_like(known.initial),
+            discount=visit_cotangent(known, seen, weight * later),
+            # The first action is given: its state pays no regulariser.
+            tau=visit_cotangent(known, seen, (-weight * cost[seen.state]).at[0].set(0)),
+        )
+        sampled = pull_back(lambda x: tables(lower(x)).moved(), x, cotangent)
+        direct = jax.grad(lambda x: _of_temperature(lower(x), mdp, responses, in_policy))(x)
+        return jax.tree.map(jnp.add, sampled, direct), measure
 
 
 def sampled_gradient(
@@ -175,21 +186,25 @@ def sampled_gradient(
         first = values[state]
         q = gain + known.discount[:, None] * known.expected_next(values)
         in_policy = jnp.zeros_like(pi).at[seen.state].add(-weight[..., None] * q[seen.state])
-        following = _surprise(known, seen, values)
+        following, later = _surprise(known, seen, values), known.expected_next(values)[at]
     else:
         to_go = returns_to_go(seen, gain[at], known.discount)
         following, first = to_go[1:], to_go[0]
-        in_policy = jnp.zeros_like(pi).at[at].add(-weight * to_go[:-1] / pi[at])
+        later = following
+        # Rows after an episode's end weigh nothing, whatever stands in them.
+        share = jnp.where(weight > 0, weight / jnp.where(weight > 0, pi[at], 1), 0)
+        in_policy = jnp.zeros_like(pi).at[at].add(-share * to_go[:-1])
     kernel = kernel_cotangent(known, seen, -weight * known.discount[seen.state] * following)
     start = -mass / rollouts.episodes * first / known.initial[state]
     start = jnp.zeros_like(known.initial).at[state].add(start)
-    rewards = jnp.zeros_like(gain).at[at].add(-weight)
-
-    def moved(x):
-        _, probability, initial = tables(lower(x)).moved()
-        return probability, initial, gains(x)
-
-    in_x = pull_back(moved, x, (kernel, start, rewards))
+    cotangent = dict(
+        reward=jnp.zeros_like(gain).at[at].add(-weight),
+        probability=kernel,
+        initial=start,
+        discount=visit_cotangent(known, seen, -weight * later),
+        tau=jnp.zeros_like(known.tau),  # the upper return has no regulariser
+    )
+    in_x = pull_back(lambda x: tables(lower(x)).moved() | {"reward": gains(x)}, x, cotangent)
     return -jnp.sum(weight * gain[at]), (in_x, in_policy.reshape(policy.shape))
 
 
@@ -245,15 +260,20 @@ def _assembled(lower, x, responses, in_policy, weights, measure):
         tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
         paid = tau * mdp.regularizer.value(response.policy)
         backup = jnp.sum(response.policy * q, axis=-1) - paid
-        # Where tau moves with x, so does the greedy policy of values that do not.
-        greedy = greedy_policy(mdp, lax.stop_gradient(q))
-        return jnp.sum(weight * q) + jnp.sum(measure * backup) + jnp.sum(in_policy * greedy)
+        direct = _of_temperature(mdp, mdp, response, in_policy)
+        return jnp.sum(weight * q) + jnp.sum(measure * backup) + direct
 
     def total(x):
         parts = over_players(part, lower(x), responses, in_policy, weights, measure)
         return jax.tree.reduce(jnp.add, parts)
 
     return jax.grad(total)(x)
+
+
+def _of_temperature(mdp, held, response, in_policy):
+    """<in_policy, greedy policy> at values that are held: it moves where tau moves with x."""
+    q = lax.stop_gradient(action_values(held, response.values))
+    return jnp.sum(in_policy * greedy_policy(mdp, q))
 
 
 def _surprise(known, seen, values):

@@ -140,6 +140,54 @@ def test_pbrl_designs_rewards_for_an_agent_with_a_limit():
     assert spent(ours.policy)[0] <= limits[0] + 1e-4
 
 
+@pytest.mark.parametrize("seed", [35, 44, 77])
+def test_limits_that_some_policy_keeps_are_found_where_the_dual_is_all_but_flat(seed):
+    draw = np.random.default_rng(seed)
+    kernel, reward = draw.dirichlet(np.ones(4), (4, 3)), draw.normal(size=(4, 3))
+    costs, keeps = draw.uniform(size=(3, 4, 3)), draw.dirichlet(np.ones(3), 4)
+    limits = 1.001 * cost_of(bx.MDP(reward, kernel, discount=0.9, tau=0.02), costs, keeps)
+    found, policy = priced_at(reward, kernel, costs, limits, 0.02)
+    spare = limits - cost_of(found.mdp, costs, policy)
+    assert found.converged and (spare > -1e-6).all() and (found.multipliers >= 0).all()
+    np.testing.assert_allclose(np.minimum(found.multipliers, spare), 0, atol=1e-6)
+
+
+@jax.jit
+def priced_at(reward, kernel, costs, limits, tau):
+    found = bx.lagrangian(bx.MDP(reward, kernel, discount=0.9, tau=tau), costs, limits)
+    return found, bx.best_responses(found.mdp).policy
+
+
+@jax.jit
+def cost_of(mdp, costs, policy):
+    evaluation = bx.evaluate(mdp, policy)
+    return jnp.stack([evaluation.expected_return(cost) for cost in costs])
+
+
+def test_float32_meets_a_limit_to_its_own_rounding():
+    single = [jnp.asarray(z, jnp.float32) for z in (REWARD, KERNEL, COSTS[:1])]
+    mdp = bx.MDP(single[0], single[1], discount=jnp.float32(0.8), tau=jnp.float32(0.3))
+    limits = 0.9 * cost_of(mdp, single[2], bx.best_responses(mdp).policy)
+    found = bx.lagrangian(mdp, single[2], limits)
+    assert found.multipliers.dtype == jnp.float32
+    exact = priced(REWARD, COSTS, np.array([0.9, 9.0]) * spent(FREE)).multipliers[0]
+    assert abs(found.multipliers[0] - exact) < 1e-3
+
+
+def test_followers_share_the_limit():
+    reward = jnp.stack([jnp.asarray(REWARD), -jnp.asarray(REWARD)])
+    both = bx.MDP(reward, KERNEL, discount=0.8, tau=0.3, initial=np.full((2, S), 1 / 6))
+    costs = jnp.stack([jnp.asarray(COSTS[0])] * 2)[None]
+    limit = 0.9 * cost_of(both, costs, bx.best_responses(both).policy)
+    found = bx.lagrangian(both, costs, limit)
+    spent_by_both = cost_of(both, costs, bx.best_responses(found.mdp).policy)
+    np.testing.assert_allclose(spent_by_both, limit, rtol=1e-7)
+    # One price for both: what each is charged for an action is the same.
+    charged = reward - found.mdp.reward
+    np.testing.assert_allclose(charged[0], charged[1], atol=1e-12)
+    assert found.multipliers[0] > 0
+
+
 def test_limits_that_no_policy_keeps_are_refused_or_nan():
     with pytest.raises(ValueError, match=r"no multipliers were found for limits \[0.0, 0.0\]"):
         bx.lagrangian(model(), COSTS, np.zeros(2))

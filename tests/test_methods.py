@@ -133,6 +133,45 @@ def test_sampled_gradients_are_unbiased(which, solver):
     unbiased(moved(solver, problem, x, keys), exact(problem, x))
 
 
+class Moving(eqx.Module):
+    """x moves tau and the discount; half of the mass ends at each step; an action is masked."""
+
+    def lower(self, x):
+        rng = np.random.default_rng(3)
+        kernel = jnp.asarray(0.5 * rng.dirichlet(np.ones(3), (3, 2)))
+        return bx.MDP(
+            jnp.asarray(rng.random((3, 2))),
+            kernel,
+            discount=0.9 * jax.nn.sigmoid(x[0] + 1),
+            tau=0.4 * jnp.exp(x[1]),
+            available=jnp.asarray([[False, True], [True, True], [True, True]]),
+        )
+
+    def upper_reward(self, x):
+        return jnp.asarray([[0.3, 0.9], [0.2, -0.5], [1.0, 0.1]])
+
+    def upper(self, x, policy, evaluation):
+        return -evaluation.expected_return(self.upper_reward(x))
+
+    def project(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        HPGD(WHOLE, rollouts=PLAIN, advantage=PLAIN),
+        HPGD(WHOLE, rollouts=CRITIC, advantage=CRITIC),
+    ],
+    ids=("plain", "critic"),
+)
+def test_sampled_gradients_are_unbiased_where_tau_and_discount_move(solver):
+    problem, x = Moving(), jnp.asarray([0.2, -0.3])
+    expected = exact(problem, x)
+    assert (np.abs(expected) > 0.01).all()
+    unbiased(moved(solver, problem, x, jax.random.split(jax.random.key(1), 200)), expected)
+
+
 @pytest.mark.slow
 def test_inner_iterations_take_sobirl_to_the_hypergradient():
     (problem, x), errors = PROBLEMS[1], []

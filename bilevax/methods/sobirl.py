@@ -14,10 +14,11 @@ from ._method import Method, Request, adam
 
 
 class MSoBiRL(AbstractSolver):
-    """Descends F(x) by an inexact hypergradient: nothing is solved, both levels are tracked.
+    """Descends F(x) by an inexact hypergradient: values and adjoint are tracked, never solved.
 
     Each step takes ``backups`` soft backups of the follower's optimal values from those before, a
-    few sweeps of the adjoint equation from its last measure, and moves x once. The error of both
+    few sweeps of the adjoint equation from its last measure, and moves x once; f itself is
+    evaluated by one factorisation. The error of both
     shrinks by the discount with every inner step and grows with the move of x. Needs tau > 0, and
     followers that do not play against each other.
 
