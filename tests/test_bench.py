@@ -27,7 +27,7 @@ from bilevax.bench import (
     run_bench,
     summarise,
 )
-from bilevax.bench.job import empty_row, shared
+from bilevax.bench.job import empty_row, run_calibration, run_job, shared
 from bilevax.bench.pool import run_jobs
 from bilevax.bench.report import write_bench_report
 from bilevax.bench.rows import ROWS, Lines, read_lines
@@ -43,6 +43,7 @@ NETWORKS = Path(os.environ.get("BILEVAX_ROAD_NETWORKS", "road-networks"))
 
 OWN = """
 import os
+import equinox as eqx
 import jax.numpy as jnp
 import optax
 import bilevax as bx
@@ -57,6 +58,10 @@ def toy(price=0.1):
 
     return bx.BilevelProblem(upper, lower), jnp.zeros(2)
 
+def flat():
+    problem, x0 = toy()
+    return bx.BilevelProblem(lambda x, policy, evaluation: 0 * x[0], problem.lower), x0
+
 def good(problem, steps):
     return bx.ImplicitGradient(optax.sgd(0.1))
 
@@ -65,6 +70,13 @@ def raises(problem, steps):
 
 def diverges(problem, steps):
     return bx.ImplicitGradient(optax.sgd(float("nan")))
+
+class Stuck(bx.ImplicitGradient):
+    def step(self, estimator, state):
+        return eqx.tree_at(lambda s: s.failed, state, jnp.asarray(True))
+
+def stuck(problem, steps):
+    return Stuck(optax.sgd(0.1))
 
 def dies(problem, steps):
     os.kill(os.getpid(), 9)
@@ -81,6 +93,8 @@ SUITE = Suite(
     seeds=3,
     starts=2,
 )
+
+FLAT = Suite("flat", "A toy.", (Case("flat", "own.py:flat"),), ("own.py:good",), steps=5)
 """
 
 
@@ -113,15 +127,13 @@ class Canned(AbstractWorker):
 
     seen: ClassVar[list[tuple[int, str]]] = []
 
-    def run(self, what, job):
+    def run(self, function, job):
         if "deadly" in job["method"]:
             raise WorkerDied("by SIGKILL")
         self.seen.append((id(self), job["group"]))
-        if what == "calibrate":
+        if function is run_calibration:
             price = 0.001 if job["case"] == "cheap" else 0.00037
-            counted = None if "good" in job["method"] else 4.0
-            line = dict(seconds_per_step=price, environment_steps_per_step=counted, error=None)
-            return dict(id=job["id"]) | line
+            return dict(id=job["id"], seconds_per_step=price, error=None)
         value = float(job["seed"])
         return empty_row(job) | dict(
             maximize=True, value=value, gap=0.0, cpu_seconds=0.1, curve=[[1, 0.1, value]]
@@ -308,17 +320,17 @@ def test_ray_gives_the_rows_of_this_process(own):
 def test_jobs_of_a_group_stay_with_one_worker_until_another_is_idle(own):
     jobs = plan(replace(own, methods=("own.py:good", "own.py:other"), seeds=10)).jobs
     Canned.seen = []
-    answers = list(run_jobs(jobs, "run", Canned, 1))
+    answers = list(run_jobs(jobs, run_job, Canned, 1))
     assert sorted(row["number"] for row in answers) == list(range(80))
     groups = [group for _, group in Canned.seen]
     assert groups == sorted(groups)
-    assert len(list(run_jobs(jobs, "run", Canned, 5))) == 80
+    assert len(list(run_jobs(jobs, run_job, Canned, 5))) == 80
 
 
 def test_a_worker_that_dies_is_replaced_after_one_retry(own):
     jobs = plan(replace(own, methods=("own.py:deadly", "own.py:good"))).jobs
     made = []
-    rows = list(run_jobs(jobs, "run", lambda: made.append(1) or Canned(), 1))
+    rows = list(run_jobs(jobs, run_job, lambda: made.append(1) or Canned(), 1))
     assert sum(row["error"] is not None for row in rows) == 12
     assert len(rows) == 24 and 24 <= len(made) <= 25
 
@@ -333,19 +345,35 @@ def test_equal_cpu_time_becomes_steps_by_the_measured_speed(own, tmp_path):
 
 
 def test_a_calibration_measures_a_positive_price(own):
-    line = LocalWorker().run("calibrate", vars(plan(own).jobs[0]))
+    line = LocalWorker().run(run_calibration, vars(plan(own).jobs[0]))
     assert line["error"] is None
     assert 1e-8 < line["seconds_per_step"] < 0.1
 
 
-def test_a_method_without_environment_steps_says_so_in_its_rows(own):
-    both = replace(own, methods=("own.py:good", "own.py:sampled"))
-    rows = run_bench(replace(both, budget=Budget("environment-steps", 40)), make_worker=Canned)
-    good = [row for row in rows if "good" in row["method"]]
-    assert {row["error"] for row in good} == {
-        "it takes no environment steps: it computes with the model."
-    }
-    assert {row["steps"] for row in rows if row["error"] is None} == {10}
+def test_a_stationary_start_is_measured_and_takes_its_steps(own):
+    name = own.suite.replace(":SUITE", ":FLAT")
+    flat = replace(own, suite=name, cases=("flat",), seeds=1, starts=1)
+    line = LocalWorker().run(run_calibration, vars(plan(flat).jobs[0]))
+    assert line["error"] is None and line["seconds_per_step"] > 0
+    (row,) = run_bench(flat)
+    assert row["error"] is None and row["steps"] == 5
+
+
+def test_a_method_that_never_steps_has_no_price(own):
+    stuck = replace(own, cases=("cheap",), methods=("own.py:stuck",), seeds=1, starts=1)
+    line = LocalWorker().run(run_calibration, vars(plan(stuck).jobs[0]))
+    assert "takes no step that could be measured" in line["error"]
+
+
+def test_a_worker_that_cannot_start_becomes_rows(own, monkeypatch):
+    some = replace(own, cases=("cheap",), seeds=1, starts=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("bilevax.bench.workers.sys.executable", "/bin/false")
+        (row,) = run_bench(some, make_worker=ProcessWorker)
+    assert "died 2 times, the last time with exit code 1 before its first job" in row["error"]
+    monkeypatch.setattr("bilevax.bench.workers.sys.executable", "/no/such/program")
+    (row,) = run_bench(some, make_worker=ProcessWorker)
+    assert "before it could start" in row["error"]
 
 
 def test_this_process_runs_one_job_at_a_time(own):

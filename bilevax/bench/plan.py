@@ -23,7 +23,7 @@ class Budget:
     """What each start may use.
 
     Attributes:
-        kind: "steps", "cpu-seconds" or "environment-steps".
+        kind: "steps" or "cpu-seconds".
         amount: how much; ``None`` is each problem's own number of steps.
     """
 
@@ -36,12 +36,12 @@ class Budget:
         return self.kind != "steps"
 
     def steps(self, price: float) -> int:
-        """The steps that it pays for at this price each.
+        """The steps that these CPU seconds pay for at this price each.
 
-        Measured seconds keep two digits, rounded down: equal numbers of steps share a compilation.
+        They keep two digits, rounded down: equal numbers of steps share a compilation.
         """
         count = self.amount / price if self.amount and price > 0 else 1
-        if self.kind == "cpu-seconds" and count >= 100:
+        if count >= 100:
             unit = 10 ** (floor(log10(count)) - 1)
             count = count // unit * unit
         return max(1, int(count))

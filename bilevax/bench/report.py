@@ -122,7 +122,7 @@ def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
 
 
 def _unequal_time(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows[0]["budget"].endswith(" steps") or "environment" in rows[0]["budget"]:
+    if not rows[0]["budget"].endswith(" steps"):
         return ""
     return " Equal steps are not equal time: what they cost stands beside them (CPU s)."
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..io.files import read_json, write_json
 from ..io.run_folder import CONFIG, check_new_folder
-from .job import empty_row
+from .job import empty_row, run_calibration, run_job
 from .plan import Arguments, Budget, Job, Plan, plan
 from .pool import run_jobs
 from .rows import ROWS, SPEEDS, Lines, read_lines
@@ -153,7 +153,7 @@ def _calibrated(
     jobs = {job.id: job for job in work.calibrations}
     lines = {line["id"]: line for line in known}
     missing = [job for job in jobs.values() if job.id not in lines]
-    for line in run_jobs(missing, "calibrate", make_worker, workers):
+    for line in run_jobs(missing, run_calibration, make_worker, workers):
         save(line)
         lines[line["id"]] = line
         failed = sum(one["error"] is not None for one in lines.values())
@@ -182,7 +182,7 @@ def _run(work: Plan, speeds, rows, save, make_worker, workers, tell) -> None:
             ready.append(job)
         else:
             add(empty_row(asdict(job), reason))
-    for row in run_jobs(ready, "run", make_worker, workers):
+    for row in run_jobs(ready, run_job, make_worker, workers):
         add(row)
 
 
@@ -194,12 +194,7 @@ def _with_steps(job: Job, work: Plan, speeds) -> tuple[Job, str | None]:
     line = speeds[job.case, job.method]
     if line["error"] is not None:
         return job, line["error"]
-    if budget.kind == "cpu-seconds":
-        return replace(job, steps=budget.steps(line["seconds_per_step"])), None
-    price = line["environment_steps_per_step"]
-    if price is None:
-        return job, "it takes no environment steps: it computes with the model."
-    return replace(job, steps=budget.steps(price)), None
+    return replace(job, steps=budget.steps(line["seconds_per_step"])), None
 
 
 def _shown(value: Any) -> str:

@@ -56,9 +56,6 @@ def bench(
     cpu_seconds: Annotated[
         float | None, _option("CPU seconds, by each method's speed on each case.", _BUDGET)
     ] = None,
-    environment_steps: Annotated[
-        int | None, _option("Environment steps, of methods that take some.", _BUDGET, min=1)
-    ] = None,
     out: Annotated[
         Path | None, _option("Folder for the rows and report.html; continued if begun.", _RUN)
     ] = None,
@@ -78,7 +75,7 @@ def bench(
     quiet: Annotated[bool, _option("No progress on stderr.", _RUN, "--quiet", "-q")] = False,
 ) -> int:
     """Compare methods on a suite of problems: many seeds, equal budgets, nothing lost."""
-    what = (suite, methods, cases, seeds, starts, network, steps, cpu_seconds, environment_steps)
+    what = (suite, methods, cases, seeds, starts, network, steps, cpu_seconds)
     folder = resume or out
     if resume is not None and (out is not None or any(value is not None for value in what)):
         raise ValueError(
@@ -94,7 +91,7 @@ def bench(
         arguments = read_arguments(resume)
     else:
         assert suite is not None
-        budget = _budget(steps, cpu_seconds, environment_steps)
+        budget = _budget(steps, cpu_seconds)
         arguments = _arguments(suite, methods, cases, seeds, starts, network, budget)
     work = plan(arguments)
     if reference:
@@ -125,8 +122,8 @@ def write_bench_page(directory: Path) -> int:
     return 0
 
 
-def _budget(steps, cpu_seconds, environment_steps) -> Budget:
-    given = {"steps": steps, "cpu-seconds": cpu_seconds, "environment-steps": environment_steps}
+def _budget(steps, cpu_seconds) -> Budget:
+    given = {"steps": steps, "cpu-seconds": cpu_seconds}
     given = {kind: amount for kind, amount in given.items() if amount is not None}
     if len(given) > 1:
         flags = " and ".join(f"--{kind}" for kind in given)
