@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from bilevax.bench.pool import run_jobs
 from bilevax.bench.report import write_bench_report
 from bilevax.bench.rows import ROWS, Lines, read_lines
 from bilevax.bench.rows import table as frame
-from bilevax.bench.statistics import best_known, seed_shortfalls
+from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 from bilevax.bench.suites import SUITES
 from bilevax.bench.workers import AbstractWorker, LocalWorker, ProcessWorker, WorkerDied
 from bilevax.cli.catalogue import ZOO, build
@@ -136,7 +137,7 @@ class Canned(AbstractWorker):
             return dict(id=job["id"], seconds_per_step=price, error=None)
         value = float(job["seed"])
         return empty_row(job) | dict(
-            maximize=True, value=value, gap=0.0, cpu_seconds=0.1, curve=[[1, 0.1, value]]
+            maximize=True, value=value, gap=0.0, cpu_seconds=0.1, curve=[[1, 0.1, value]] * 8
         )
 
     def close(self):
@@ -218,7 +219,7 @@ def test_every_job_becomes_a_row_and_a_folder_is_never_run_twice(own, tmp_path):
     rows = run_bench(own, tmp_path / "out")
     assert [row["number"] for row in rows] == list(range(12))
     assert all(row["error"] is None and row["steps"] == 5 for row in rows)
-    assert [step for step, *_ in rows[0]["curve"]] == [1, 2, 5]
+    assert [step for step, *_ in rows[0]["curve"]] == [1, 1, 1, 1, 1, 1, 2, 5]
     assert rows[0]["value"] == rows[0]["curve"][-1][-1]
     assert rows[0]["maximize"] is False
 
@@ -404,8 +405,8 @@ def test_tables_keep_every_row(own, tmp_path):
     csv = pandas.read_csv(tmp_path / "out" / "rows.csv")
     assert list(csv.columns) == list(made.columns)
     np.testing.assert_array_equal(csv["value"], made["value"])
-    curves = pandas.read_csv(tmp_path / "out" / "curves.csv")
-    assert len(curves) == 12 and set(curves["id"]) <= set(made["id"])
+    points = pandas.read_csv(tmp_path / "out" / "curves.csv")
+    assert len(points) == 12 * 8 and set(points["id"]) <= set(made["id"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "its process died 2 times" in page and "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
@@ -428,6 +429,52 @@ def test_summaries_count_the_best_start_and_failed_seeds_as_worst():
     assert (one.median, one.best, one.failures, one.fraction) == (2.5, 4.0, 3, 0.5)
     assert best_known(rows, suite) == {"c": 5.0}
     np.testing.assert_allclose(seed_shortfalls(rows, suite)["m"], [0.4, 0.6, np.inf, 0.2])
+    # A share of a negative number, or of a reference beyond zero, says nothing.
+    assert replace(one, median=-2.0, reference=-1.0).fraction is None
+    assert replace(one, median=-2.0).fraction is None
+    assert replace(one, reference=0.0).fraction is None
+    assert replace(one, maximize=False).fraction == 2.0
+
+
+def test_short_runs_are_points_of_the_curves_and_failed_ones_are_lost(own):
+    rows = run_bench(replace(own, methods=("own.py:good", "own.py:deadly")), make_worker=Canned)
+    ((seconds, short),) = curves(rows, find_suite(own.suite)).values()
+    assert len(seconds) == len(short) == 8 and np.isfinite(short).all()
+    some = [row | {"error": "no"} if row["seed"] else row for row in rows]
+    ((_, short),) = curves(some, find_suite(own.suite)).values()
+    assert np.isinf(short).all()
+
+
+def test_a_report_of_nothing_but_diverged_runs(own, tmp_path):
+    methods = ("own.py:diverges",)
+    some = replace(own, cases=("cheap",), methods=methods, seeds=1, starts=1)
+    rows = run_bench(some, tmp_path / "out")
+    assert best_known(rows, find_suite(own.suite)) == {}
+    assert curves(rows, find_suite(own.suite)) == {}
+    page = write_bench_report(tmp_path / "out").read_text()
+    assert "infinite or NaN" in page
+
+
+def test_a_report_needs_no_file_of_a_network(tmp_path, cli, monkeypatch):
+    folder = tmp_path / "networks"
+    folder.mkdir()
+    for name in SUITES["tolls"].case("Sioux Falls").files.values():
+        (folder / name).write_text("")
+    arguments = Arguments("tolls", ("Sioux Falls",), ("pbrl",), 1, 1, Budget(), str(folder))
+    run_bench(arguments, tmp_path / "out", make_worker=Canned)
+    shutil.rmtree(folder)
+    monkeypatch.delenv("BILEVAX_ROAD_NETWORKS", raising=False)
+    code, printed, _ = cli("report", tmp_path / "out")
+    assert code == 0 and printed.strip() == str(tmp_path / "out" / "report.html")
+
+
+def test_two_methods_of_one_name_are_refused(own, tmp_path):
+    other = tmp_path / "own.py"
+    other.write_text(OWN)
+    with pytest.raises(ValueError, match=r"methods holds own\.py:good twice"):
+        plan(replace(own, methods=("own.py:good", f"{other}:good")))
+    with pytest.raises(ValueError, match="cases holds cheap twice"):
+        plan(replace(own, cases=("cheap", "cheap")))
 
 
 def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
@@ -461,6 +508,8 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
         (["--resume", "nowhere"], "nowhere holds no benchmark"),
         (["smoke", "--resume", "nowhere"], "--resume takes everything from the folder"),
         (["--report-only"], "give --out DIR"),
+        (["smoke", "--methods", ",", "--out", "x"], "methods is empty: name at least one"),
+        (["smoke", "--cases", " ; ", "--out", "x"], "cases is empty: name at least one"),
         (["none.py:SUITE"], "none.py does not exist"),
         (["tolls"], "name its folder by --network or BILEVAX_ROAD_NETWORKS"),
         (["tolls", "--network", "nowhere"], "nowhere has no such file"),
