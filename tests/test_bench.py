@@ -33,6 +33,7 @@ from bilevax.bench.pool import run_jobs
 from bilevax.bench.report import write_bench_report
 from bilevax.bench.rows import ROWS, Lines, read_lines
 from bilevax.bench.rows import table as frame
+from bilevax.bench.run import read_rows
 from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 from bilevax.bench.suites import SUITES
 from bilevax.bench.workers import AbstractWorker, LocalWorker, ProcessWorker, WorkerDied
@@ -127,9 +128,10 @@ class Canned(AbstractWorker):
     """Answers at once, without any solver; jobs of the methods named "deadly" kill it."""
 
     seen: ClassVar[list[tuple[int, str]]] = []
+    deadly: ClassVar[str] = "deadly"
 
     def run(self, function, job):
-        if "deadly" in job["method"]:
+        if self.deadly in job["method"]:
             raise WorkerDied("by SIGKILL")
         self.seen.append((id(self), job["group"]))
         if function is run_calibration:
@@ -173,7 +175,7 @@ def test_every_suite_keeps_its_contract(name):
         build(job.problem, job.options)
     if name != "smoke":
         assert set(suite.references) == set(suite.case_names)
-        assert suite.reference_command
+        assert all(one.command and one.versions for one in suite.references.values())
 
 
 def test_the_smoke_suite_has_a_thousand_runs():
@@ -508,6 +510,8 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
         (["--resume", "nowhere"], "nowhere holds no benchmark"),
         (["smoke", "--resume", "nowhere"], "--resume takes everything from the folder"),
         (["--report-only"], "give --out DIR"),
+        (["smoke", "--retry-failed"], "--retry-failed needs the folder"),
+        (["smoke", "--reference", "--steps", "3", "--json"], "leave out --steps and --json"),
         (["smoke", "--methods", ",", "--out", "x"], "methods is empty: name at least one"),
         (["smoke", "--cases", " ; ", "--out", "x"], "cases is empty: name at least one"),
         (["none.py:SUITE"], "none.py does not exist"),
@@ -522,6 +526,54 @@ def test_wrong_input_is_one_line_and_leaves_nothing(arguments, words, cli, tmp_p
     assert code == 2 and not printed
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_failed_runs_are_repeated_on_request_only(own, tmp_path, cli, monkeypatch):
+    monkeypatch.setattr("bilevax.cli.bench.ProcessWorker", Canned)
+    out = tmp_path / "out"
+    methods = ("--methods", "own.py:good,own.py:deadly", "--cases", "cheap")
+    code, printed, _ = cli("bench", own.suite, *methods, "--out", out, "--json")
+    assert code == 0 and json.loads(printed)["failed"] == 6
+    monkeypatch.setattr(Canned, "deadly", "nothing")
+    code, printed, _ = cli("bench", "--resume", out, "--json")
+    assert json.loads(printed)["failed"] == 6
+    code, printed, _ = cli("bench", "--resume", out, "--retry-failed", "--json")
+    assert code == 0 and json.loads(printed)["failed"] == 0
+    rows = read_rows(out)
+    assert [row["number"] for row in rows] == list(range(12))
+    assert len(read_lines(out / ROWS)) == 18 and not any(row["error"] for row in rows)
+
+
+def test_a_failed_measurement_is_repeated_too(own, tmp_path, monkeypatch):
+    timed = replace(own, methods=("own.py:deadly",), budget=Budget("cpu-seconds", 0.5))
+    rows = run_bench(timed, tmp_path, make_worker=Canned)
+    assert all("its process died" in row["error"] for row in rows)
+    monkeypatch.setattr(Canned, "deadly", "nothing")
+    rows = run_bench(timed, tmp_path, make_worker=Canned, retry_failed=True)
+    assert not any(row["error"] for row in rows)
+    assert {row["case"]: row["steps"] for row in rows} == {"cheap": 500, "dear": 1300}
+
+
+def test_a_reference_says_for_itself_what_computed_it(own, tmp_path, cli):
+    path = tmp_path / "own.py"
+    path.write_text(OWN.replace('"own.py:good",', '"pbrl",'))
+    suite = f"{path}:SUITE"
+    old = dict(value=-1e9, source="a guess", command="guess", versions={"guess": "1"})
+    stored = tmp_path / "own.reference.json"
+    stored.write_text(json.dumps(dict(cases=dict(dear=old, cheap=old | dict(value=1e9)))))
+    code, printed, error = cli(
+        "bench", suite, "--reference", "--cases", "cheap", "--starts", "1", "--quiet"
+    )
+    assert code == 0 and printed.strip() == str(stored) and not error
+    cases = json.loads(stored.read_text())["cases"]
+    assert cases["dear"] == old
+    assert cases["cheap"]["command"] == (
+        "bilevax bench own.py:SUITE --reference --cases cheap --starts 1"
+    )
+    assert (
+        cases["cheap"]["source"].startswith("best of 1 wide start") and cases["cheap"]["versions"]
+    )
+    assert str(tmp_path) not in stored.read_text()
 
 
 def test_ray_that_is_missing_is_named(cli, monkeypatch):

@@ -260,7 +260,8 @@ def _reasons_line(summaries: Sequence[Summary]) -> str:
 
 def _sources(suite: Suite) -> str:
     sources = dict.fromkeys(reference.source for reference in suite.references.values())
-    made = f" Computed by: {suite.reference_command}" if suite.reference_command else ""
+    commands = dict.fromkeys(one.command for one in suite.references.values() if one.command)
+    made = f" Computed by: {'; '.join(commands)}" if commands else ""
     return "; ".join(sources) + "." + made
 
 
