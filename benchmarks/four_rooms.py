@@ -4,8 +4,9 @@ python benchmarks/four_rooms.py [--starts 4] [--cells 9]
 
 PBRL anneals from tau = .004 in one half of the starts and from .005 in the other: which of the two
 leads to the better optimum depends on the cell. Published means (Thoma et al., NeurIPS 2024) are
-over 10 seeds and 10,000 sampled iterations; here every method is given the model. "known" is the
-best exact value known before.
+over 10 seeds and 10,000 iterations, of HPGD and zero-order search, which sample, and of AMD, which
+takes exact gradients; here every method is given the model. "known" is the best exact value known
+before.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,12 +28,13 @@ from bilevax.bench import (
     run_bench,
     summarise,
 )
-from bilevax.bench.job import empty_row, shared
+from bilevax.bench.job import empty_row, run_calibration, run_job, shared
 from bilevax.bench.pool import run_jobs
 from bilevax.bench.report import write_bench_report
 from bilevax.bench.rows import ROWS, Lines, read_lines
 from bilevax.bench.rows import table as frame
-from bilevax.bench.statistics import best_known, seed_shortfalls
+from bilevax.bench.run import read_rows
+from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 from bilevax.bench.suites import SUITES
 from bilevax.bench.workers import AbstractWorker, LocalWorker, ProcessWorker, WorkerDied
 from bilevax.cli.catalogue import ZOO, build
@@ -43,6 +45,7 @@ NETWORKS = Path(os.environ.get("BILEVAX_ROAD_NETWORKS", "road-networks"))
 
 OWN = """
 import os
+import equinox as eqx
 import jax.numpy as jnp
 import optax
 import bilevax as bx
@@ -57,6 +60,10 @@ def toy(price=0.1):
 
     return bx.BilevelProblem(upper, lower), jnp.zeros(2)
 
+def flat():
+    problem, x0 = toy()
+    return bx.BilevelProblem(lambda x, policy, evaluation: 0 * x[0], problem.lower), x0
+
 def good(problem, steps):
     return bx.ImplicitGradient(optax.sgd(0.1))
 
@@ -65,6 +72,13 @@ def raises(problem, steps):
 
 def diverges(problem, steps):
     return bx.ImplicitGradient(optax.sgd(float("nan")))
+
+class Stuck(bx.ImplicitGradient):
+    def step(self, estimator, state):
+        return eqx.tree_at(lambda s: s.failed, state, jnp.asarray(True))
+
+def stuck(problem, steps):
+    return Stuck(optax.sgd(0.1))
 
 def dies(problem, steps):
     os.kill(os.getpid(), 9)
@@ -81,6 +95,8 @@ SUITE = Suite(
     seeds=3,
     starts=2,
 )
+
+FLAT = Suite("flat", "A toy.", (Case("flat", "own.py:flat"),), ("own.py:good",), steps=5)
 """
 
 
@@ -112,19 +128,18 @@ class Canned(AbstractWorker):
     """Answers at once, without any solver; jobs of the methods named "deadly" kill it."""
 
     seen: ClassVar[list[tuple[int, str]]] = []
+    deadly: ClassVar[str] = "deadly"
 
-    def run(self, what, job):
-        if "deadly" in job["method"]:
+    def run(self, function, job):
+        if self.deadly in job["method"]:
             raise WorkerDied("by SIGKILL")
         self.seen.append((id(self), job["group"]))
-        if what == "calibrate":
+        if function is run_calibration:
             price = 0.001 if job["case"] == "cheap" else 0.00037
-            counted = None if "good" in job["method"] else 4.0
-            line = dict(seconds_per_step=price, environment_steps_per_step=counted, error=None)
-            return dict(id=job["id"]) | line
+            return dict(id=job["id"], seconds_per_step=price, error=None)
         value = float(job["seed"])
         return empty_row(job) | dict(
-            maximize=True, value=value, gap=0.0, cpu_seconds=0.1, curve=[[1, 0.1, value]]
+            maximize=True, value=value, gap=0.0, cpu_seconds=0.1, curve=[[1, 0.1, value]] * 8
         )
 
     def close(self):
@@ -160,7 +175,7 @@ def test_every_suite_keeps_its_contract(name):
         build(job.problem, job.options)
     if name != "smoke":
         assert set(suite.references) == set(suite.case_names)
-        assert suite.reference_command
+        assert all(one.command and one.versions for one in suite.references.values())
 
 
 def test_the_smoke_suite_has_a_thousand_runs():
@@ -206,7 +221,7 @@ def test_every_job_becomes_a_row_and_a_folder_is_never_run_twice(own, tmp_path):
     rows = run_bench(own, tmp_path / "out")
     assert [row["number"] for row in rows] == list(range(12))
     assert all(row["error"] is None and row["steps"] == 5 for row in rows)
-    assert [step for step, *_ in rows[0]["curve"]] == [1, 2, 5]
+    assert [step for step, *_ in rows[0]["curve"]] == [1, 1, 1, 1, 1, 1, 2, 5]
     assert rows[0]["value"] == rows[0]["curve"][-1][-1]
     assert rows[0]["maximize"] is False
 
@@ -308,17 +323,17 @@ def test_ray_gives_the_rows_of_this_process(own):
 def test_jobs_of_a_group_stay_with_one_worker_until_another_is_idle(own):
     jobs = plan(replace(own, methods=("own.py:good", "own.py:other"), seeds=10)).jobs
     Canned.seen = []
-    answers = list(run_jobs(jobs, "run", Canned, 1))
+    answers = list(run_jobs(jobs, run_job, Canned, 1))
     assert sorted(row["number"] for row in answers) == list(range(80))
     groups = [group for _, group in Canned.seen]
     assert groups == sorted(groups)
-    assert len(list(run_jobs(jobs, "run", Canned, 5))) == 80
+    assert len(list(run_jobs(jobs, run_job, Canned, 5))) == 80
 
 
 def test_a_worker_that_dies_is_replaced_after_one_retry(own):
     jobs = plan(replace(own, methods=("own.py:deadly", "own.py:good"))).jobs
     made = []
-    rows = list(run_jobs(jobs, "run", lambda: made.append(1) or Canned(), 1))
+    rows = list(run_jobs(jobs, run_job, lambda: made.append(1) or Canned(), 1))
     assert sum(row["error"] is not None for row in rows) == 12
     assert len(rows) == 24 and 24 <= len(made) <= 25
 
@@ -333,19 +348,35 @@ def test_equal_cpu_time_becomes_steps_by_the_measured_speed(own, tmp_path):
 
 
 def test_a_calibration_measures_a_positive_price(own):
-    line = LocalWorker().run("calibrate", vars(plan(own).jobs[0]))
+    line = LocalWorker().run(run_calibration, vars(plan(own).jobs[0]))
     assert line["error"] is None
     assert 1e-8 < line["seconds_per_step"] < 0.1
 
 
-def test_a_method_without_environment_steps_says_so_in_its_rows(own):
-    both = replace(own, methods=("own.py:good", "own.py:sampled"))
-    rows = run_bench(replace(both, budget=Budget("environment-steps", 40)), make_worker=Canned)
-    good = [row for row in rows if "good" in row["method"]]
-    assert {row["error"] for row in good} == {
-        "it takes no environment steps: it computes with the model."
-    }
-    assert {row["steps"] for row in rows if row["error"] is None} == {10}
+def test_a_stationary_start_is_measured_and_takes_its_steps(own):
+    name = own.suite.replace(":SUITE", ":FLAT")
+    flat = replace(own, suite=name, cases=("flat",), seeds=1, starts=1)
+    line = LocalWorker().run(run_calibration, vars(plan(flat).jobs[0]))
+    assert line["error"] is None and line["seconds_per_step"] > 0
+    (row,) = run_bench(flat)
+    assert row["error"] is None and row["steps"] == 5
+
+
+def test_a_method_that_never_steps_has_no_price(own):
+    stuck = replace(own, cases=("cheap",), methods=("own.py:stuck",), seeds=1, starts=1)
+    line = LocalWorker().run(run_calibration, vars(plan(stuck).jobs[0]))
+    assert "takes no step that could be measured" in line["error"]
+
+
+def test_a_worker_that_cannot_start_becomes_rows(own, monkeypatch):
+    some = replace(own, cases=("cheap",), seeds=1, starts=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("bilevax.bench.workers.sys.executable", "/bin/false")
+        (row,) = run_bench(some, make_worker=ProcessWorker)
+    assert "died 2 times, the last time with exit code 1 before its first job" in row["error"]
+    monkeypatch.setattr("bilevax.bench.workers.sys.executable", "/no/such/program")
+    (row,) = run_bench(some, make_worker=ProcessWorker)
+    assert "before it could start" in row["error"]
 
 
 def test_this_process_runs_one_job_at_a_time(own):
@@ -376,8 +407,8 @@ def test_tables_keep_every_row(own, tmp_path):
     csv = pandas.read_csv(tmp_path / "out" / "rows.csv")
     assert list(csv.columns) == list(made.columns)
     np.testing.assert_array_equal(csv["value"], made["value"])
-    curves = pandas.read_csv(tmp_path / "out" / "curves.csv")
-    assert len(curves) == 12 and set(curves["id"]) <= set(made["id"])
+    points = pandas.read_csv(tmp_path / "out" / "curves.csv")
+    assert len(points) == 12 * 8 and set(points["id"]) <= set(made["id"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "its process died 2 times" in page and "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
@@ -400,6 +431,52 @@ def test_summaries_count_the_best_start_and_failed_seeds_as_worst():
     assert (one.median, one.best, one.failures, one.fraction) == (2.5, 4.0, 3, 0.5)
     assert best_known(rows, suite) == {"c": 5.0}
     np.testing.assert_allclose(seed_shortfalls(rows, suite)["m"], [0.4, 0.6, np.inf, 0.2])
+    # A share of a negative number, or of a reference beyond zero, says nothing.
+    assert replace(one, median=-2.0, reference=-1.0).fraction is None
+    assert replace(one, median=-2.0).fraction is None
+    assert replace(one, reference=0.0).fraction is None
+    assert replace(one, maximize=False).fraction == 2.0
+
+
+def test_short_runs_are_points_of_the_curves_and_failed_ones_are_lost(own):
+    rows = run_bench(replace(own, methods=("own.py:good", "own.py:deadly")), make_worker=Canned)
+    ((seconds, short),) = curves(rows, find_suite(own.suite)).values()
+    assert len(seconds) == len(short) == 8 and np.isfinite(short).all()
+    some = [row | {"error": "no"} if row["seed"] else row for row in rows]
+    ((_, short),) = curves(some, find_suite(own.suite)).values()
+    assert np.isinf(short).all()
+
+
+def test_a_report_of_nothing_but_diverged_runs(own, tmp_path):
+    methods = ("own.py:diverges",)
+    some = replace(own, cases=("cheap",), methods=methods, seeds=1, starts=1)
+    rows = run_bench(some, tmp_path / "out")
+    assert best_known(rows, find_suite(own.suite)) == {}
+    assert curves(rows, find_suite(own.suite)) == {}
+    page = write_bench_report(tmp_path / "out").read_text()
+    assert "infinite or NaN" in page
+
+
+def test_a_report_needs_no_file_of_a_network(tmp_path, cli, monkeypatch):
+    folder = tmp_path / "networks"
+    folder.mkdir()
+    for name in SUITES["tolls"].case("Sioux Falls").files.values():
+        (folder / name).write_text("")
+    arguments = Arguments("tolls", ("Sioux Falls",), ("pbrl",), 1, 1, Budget(), str(folder))
+    run_bench(arguments, tmp_path / "out", make_worker=Canned)
+    shutil.rmtree(folder)
+    monkeypatch.delenv("BILEVAX_ROAD_NETWORKS", raising=False)
+    code, printed, _ = cli("report", tmp_path / "out")
+    assert code == 0 and printed.strip() == str(tmp_path / "out" / "report.html")
+
+
+def test_two_methods_of_one_name_are_refused(own, tmp_path):
+    other = tmp_path / "own.py"
+    other.write_text(OWN)
+    with pytest.raises(ValueError, match=r"methods holds own\.py:good twice"):
+        plan(replace(own, methods=("own.py:good", f"{other}:good")))
+    with pytest.raises(ValueError, match="cases holds cheap twice"):
+        plan(replace(own, cases=("cheap", "cheap")))
 
 
 def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
@@ -433,6 +510,10 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
         (["--resume", "nowhere"], "nowhere holds no benchmark"),
         (["smoke", "--resume", "nowhere"], "--resume takes everything from the folder"),
         (["--report-only"], "give --out DIR"),
+        (["smoke", "--retry-failed"], "--retry-failed needs the folder"),
+        (["smoke", "--reference", "--steps", "3", "--json"], "leave out --steps and --json"),
+        (["smoke", "--methods", ",", "--out", "x"], "methods is empty: name at least one"),
+        (["smoke", "--cases", " ; ", "--out", "x"], "cases is empty: name at least one"),
         (["none.py:SUITE"], "none.py does not exist"),
         (["tolls"], "name its folder by --network or BILEVAX_ROAD_NETWORKS"),
         (["tolls", "--network", "nowhere"], "nowhere has no such file"),
@@ -445,6 +526,54 @@ def test_wrong_input_is_one_line_and_leaves_nothing(arguments, words, cli, tmp_p
     assert code == 2 and not printed
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_failed_runs_are_repeated_on_request_only(own, tmp_path, cli, monkeypatch):
+    monkeypatch.setattr("bilevax.cli.bench.ProcessWorker", Canned)
+    out = tmp_path / "out"
+    methods = ("--methods", "own.py:good,own.py:deadly", "--cases", "cheap")
+    code, printed, _ = cli("bench", own.suite, *methods, "--out", out, "--json")
+    assert code == 0 and json.loads(printed)["failed"] == 6
+    monkeypatch.setattr(Canned, "deadly", "nothing")
+    code, printed, _ = cli("bench", "--resume", out, "--json")
+    assert json.loads(printed)["failed"] == 6
+    code, printed, _ = cli("bench", "--resume", out, "--retry-failed", "--json")
+    assert code == 0 and json.loads(printed)["failed"] == 0
+    rows = read_rows(out)
+    assert [row["number"] for row in rows] == list(range(12))
+    assert len(read_lines(out / ROWS)) == 18 and not any(row["error"] for row in rows)
+
+
+def test_a_failed_measurement_is_repeated_too(own, tmp_path, monkeypatch):
+    timed = replace(own, methods=("own.py:deadly",), budget=Budget("cpu-seconds", 0.5))
+    rows = run_bench(timed, tmp_path, make_worker=Canned)
+    assert all("its process died" in row["error"] for row in rows)
+    monkeypatch.setattr(Canned, "deadly", "nothing")
+    rows = run_bench(timed, tmp_path, make_worker=Canned, retry_failed=True)
+    assert not any(row["error"] for row in rows)
+    assert {row["case"]: row["steps"] for row in rows} == {"cheap": 500, "dear": 1300}
+
+
+def test_a_reference_says_for_itself_what_computed_it(own, tmp_path, cli):
+    path = tmp_path / "own.py"
+    path.write_text(OWN.replace('"own.py:good",', '"pbrl",'))
+    suite = f"{path}:SUITE"
+    old = dict(value=-1e9, source="a guess", command="guess", versions={"guess": "1"})
+    stored = tmp_path / "own.reference.json"
+    stored.write_text(json.dumps(dict(cases=dict(dear=old, cheap=old | dict(value=1e9)))))
+    code, printed, error = cli(
+        "bench", suite, "--reference", "--cases", "cheap", "--starts", "1", "--quiet"
+    )
+    assert code == 0 and printed.strip() == str(stored) and not error
+    cases = json.loads(stored.read_text())["cases"]
+    assert cases["dear"] == old
+    assert cases["cheap"]["command"] == (
+        "bilevax bench own.py:SUITE --reference --cases cheap --starts 1"
+    )
+    assert (
+        cases["cheap"]["source"].startswith("best of 1 wide start") and cases["cheap"]["versions"]
+    )
+    assert str(tmp_path) not in stored.read_text()
 
 
 def test_ray_that_is_missing_is_named(cli, monkeypatch):

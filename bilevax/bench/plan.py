@@ -23,7 +23,7 @@ class Budget:
     """What each start may use.
 
     Attributes:
-        kind: "steps", "cpu-seconds" or "environment-steps".
+        kind: "steps" or "cpu-seconds".
         amount: how much; ``None`` is each problem's own number of steps.
     """
 
@@ -36,12 +36,12 @@ class Budget:
         return self.kind != "steps"
 
     def steps(self, price: float) -> int:
-        """The steps that it pays for at this price each.
+        """The steps that these CPU seconds pay for at this price each.
 
-        Measured seconds keep two digits, rounded down: equal numbers of steps share a compilation.
+        They keep two digits, rounded down: equal numbers of steps share a compilation.
         """
         count = self.amount / price if self.amount and price > 0 else 1
-        if self.kind == "cpu-seconds" and count >= 100:
+        if count >= 100:
             unit = 10 ** (floor(log10(count)) - 1)
             count = count // unit * unit
         return max(1, int(count))
@@ -134,6 +134,15 @@ class Plan:
 def plan(arguments: Arguments) -> Plan:
     """The jobs of a benchmark; ``ValueError`` where an argument makes no sense."""
     suite = find_suite(arguments.suite)
+    for what, names in (("cases", arguments.cases), ("methods", arguments.methods)):
+        shown = [short(name) for name in names]
+        twice = sorted({name for name in shown if shown.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{what} holds {', '.join(twice)} twice: rows are told apart by that name."
+            )
+        if not names:
+            raise ValueError(f"{what} is empty: name at least one.")
     for name in arguments.cases:
         nearest("case", name, suite.case_names)
     for name in arguments.methods:
@@ -171,12 +180,16 @@ def plan(arguments: Arguments) -> Plan:
     return Plan(arguments, suite, tuple(jobs))
 
 
+def short(name: str) -> str:
+    """What tables call a method: a file without its folder."""
+    return Path(name).name if is_file(name) else name
+
+
 def _identity(job: Job, case: Case) -> str:
     # Paths are left out: the same run on another machine is the same run.
     what = [job.suite, job.case, case.problem, dict(case.options), dict(case.files)]
-    method = Path(job.method).name if is_file(job.method) else job.method
     budget = [job.steps, job.budget]
-    return _hash([*what, method, job.seed, job.start, job.starts, budget, __version__])
+    return _hash([*what, short(job.method), job.seed, job.start, job.starts, budget, __version__])
 
 
 def _options(case: Case, networks: str | None) -> dict[str, Any]:

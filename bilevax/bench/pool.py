@@ -18,15 +18,18 @@ _WORTH_SPLITTING = 4
 
 
 def run_jobs(
-    jobs: Sequence[Job], what: str, make_worker: Callable[[], AbstractWorker], workers: int
+    jobs: Sequence[Job],
+    function: Callable[[dict[str, Any]], dict[str, Any]],
+    make_worker: Callable[[], AbstractWorker],
+    workers: int,
 ) -> Iterator[dict[str, Any]]:
-    """The answers of all jobs, in the order in which they come.
+    """A function of ``job.py`` of all jobs, in the order in which the answers come.
 
     Each worker takes a whole group of jobs; one that finds no group left takes half of the longest.
     A worker that dies is replaced and its job tried once more; if that fails too, the job's answer
     is a failure. Ending the iteration ends the workers.
     """
-    pool = _Pool(jobs, what, make_worker)
+    pool = _Pool(jobs, function, make_worker)
     threads = [
         threading.Thread(target=pool.work, name=f"bilevax-bench-{i}", daemon=True)
         for i in range(min(workers, len(jobs)))
@@ -53,8 +56,8 @@ def run_jobs(
 
 
 class _Pool:
-    def __init__(self, jobs: Sequence[Job], what: str, make_worker):
-        self.what, self.make_worker = what, make_worker
+    def __init__(self, jobs: Sequence[Job], function, make_worker):
+        self.function, self.make_worker = function, make_worker
         groups: dict[str, deque[Job]] = {}
         for job in jobs:
             groups.setdefault(job.group, deque()).append(job)
@@ -108,14 +111,14 @@ class _Pool:
     def _answer(self, job: Job, worker):
         ending = ""
         for _ in range(_ATTEMPTS):
-            if worker is None:
-                worker = self.make_worker()
-                with self.lock:
-                    self.workers.add(worker)
-            if self.stopped.is_set():
-                break
             try:
-                return worker.run(self.what, asdict(job)), worker
+                if worker is None:
+                    worker = self.make_worker()
+                    with self.lock:
+                        self.workers.add(worker)
+                if self.stopped.is_set():
+                    break
+                return worker.run(self.function, asdict(job)), worker
             except WorkerDied as death:
                 ending = str(death)
                 self._end(worker)

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ _SEED = 10_000
 
 
 def compute_references(
-    work: Plan, *, starts: int = STARTS, on_progress: Callable[[str, float], None] = print
+    work: Plan,
+    *,
+    starts: int = STARTS,
+    on_progress: Callable[[str, dict[str, Any]], None] = lambda case, entry: None,
 ) -> dict[str, dict[str, Any]]:
     """By case, the best F(x) of PBRL from that many wide starts, each answer polished.
 
     A better value that is stored already stays, with its source: a reference is the best known.
+    ``on_progress`` is called with every case and its entry as soon as it is there.
     """
-    found = {}
+    found, word = {}, "start" if starts == 1 else "starts"
     jobs = {job.case: job for job in reversed(work.jobs)}
     for case in work.arguments.cases:
         job = jobs[case]
@@ -49,13 +54,13 @@ def compute_references(
             raise ValueError(f"the case {case} has no reference: every start became infinite.")
         best = max(finite) if zoo.maximize else min(finite)
         entry: dict[str, Any] = dict(
-            value=best, source=f"best of {starts} wide starts of PBRL, polished"
+            value=best, source=f"best of {starts} wide {word} of PBRL, polished"
         )
         known = work.suite.references.get(case)
         if known is not None and (known.value > best) == zoo.maximize and known.value != best:
-            entry = dict(value=known.value, source=known.source)
+            entry = asdict(known)
         found[case] = entry
-        on_progress(case, float(entry["value"]))
+        on_progress(case, entry)
     return found
 
 
@@ -67,12 +72,11 @@ def reference_path(name: str, suite: Suite) -> Path:
 
 
 def write_references(work: Plan, found: dict[str, dict[str, Any]], command: str) -> Path:
-    """Stores the values with the command and versions that gave them; other cases stay."""
+    """Stores the values, each with the command and versions that gave it; other cases stay."""
     path = reference_path(work.arguments.suite, work.suite)
-    kept = {
-        name: dict(value=one.value, source=one.source)
-        for name, one in work.suite.references.items()
-    }
-    made = {"python": platform.python_version()} | versions()
-    write_json(path, dict(command=command, versions=made, cases=kept | found))
+    kept = {name: asdict(one) for name, one in work.suite.references.items()}
+    made = dict(command=command, versions={"python": platform.python_version()} | versions())
+    # An entry that says itself what computed it keeps that.
+    new = {name: entry | made | entry for name, entry in found.items()}
+    write_json(path, dict(cases=kept | new))
     return path

@@ -12,11 +12,11 @@ from ..io.files import read_json, write_text
 from ..io.page import duration, number, page, table, text
 from ..io.run_folder import CONFIG, REPORT
 from .figures import case_figure, curve_figure, profile_figure
-from .plan import plan
+from .plan import short
 from .rows import write_tables
 from .run import read_arguments, read_rows
 from .statistics import Summary, curves, seed_shortfalls, summarise
-from .suite import Suite
+from .suite import Suite, find_suite
 
 TABLE = "table.md"
 
@@ -48,14 +48,14 @@ _COLUMNS = (
 def write_bench_report(directory: Path) -> Path:
     """Writes the tables and ``report.html`` from the rows that are there, finished or not."""
     arguments = read_arguments(directory)
-    work = plan(arguments)
+    suite = find_suite(arguments.suite)
     rows = read_rows(directory)
     if not rows:
         raise ValueError(f"{directory} holds no finished run yet: continue it by --resume.")
     write_tables(directory, rows)
-    write_text(directory / TABLE, markdown(rows, work.suite))
+    write_text(directory / TABLE, markdown(rows, suite))
     config = read_json(directory / CONFIG)
-    write_text(directory / REPORT, html(rows, work.suite, config, len(work.jobs)))
+    write_text(directory / REPORT, html(rows, suite, config, config["jobs"]))
     return directory / REPORT
 
 
@@ -122,7 +122,7 @@ def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
 
 
 def _unequal_time(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows[0]["budget"].endswith(" steps") or "environment" in rows[0]["budget"]:
+    if not rows[0]["budget"].endswith(" steps"):
         return ""
     return " Equal steps are not equal time: what they cost stands beside them (CPU s)."
 
@@ -133,7 +133,7 @@ def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], li
     cells = {(s.case, s.method): s for s in summaries}
     columns = list(dict.fromkeys(name for case in suite.cases for name in case.published))
     with_reference = bool(suite.references)
-    head = ["Case", *map(_short, methods), *(["Reference"] if with_reference else [])]
+    head = ["Case", *map(short, methods), *(["Reference"] if with_reference else [])]
     head += [f"{name} (published)" for name in columns]
     rows = []
     for case in cases:
@@ -160,7 +160,7 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
         row = [
             *(
                 _unbroken(s.case),
-                _short(s.method),
+                short(s.method),
                 _value(s.median, 4),
                 interval,
                 _value(s.best, 4),
@@ -207,7 +207,7 @@ def _strips(summaries: Sequence[Summary]) -> str:
     parts = []
     for case in dict.fromkeys(s.case for s in summaries):
         own = [s for s in summaries if s.case == case]
-        drawn = {_short(s.method): s.values for s in own}
+        drawn = {short(s.method): s.values for s in own}
         if not any(math.isfinite(value) for values in drawn.values() for value in values):
             continue
         svg = common.inline(common.to_svg(case_figure(drawn, own[0].reference)))
@@ -246,7 +246,7 @@ def _unfinished(done: int, planned: int) -> str:
 
 
 def _failures(summaries: Sequence[Summary]) -> str:
-    reasons = Counter((_short(s.method), s.reason) for s in summaries if s.failures)
+    reasons = Counter((short(s.method), s.reason) for s in summaries if s.failures)
     if not reasons:
         return ""
     rows = [[method, str(count), reason] for (method, reason), count in reasons.items()]
@@ -254,13 +254,14 @@ def _failures(summaries: Sequence[Summary]) -> str:
 
 
 def _reasons_line(summaries: Sequence[Summary]) -> str:
-    reasons = dict.fromkeys(f"{_short(s.method)}: {s.reason}" for s in summaries if s.failures)
+    reasons = dict.fromkeys(f"{short(s.method)}: {s.reason}" for s in summaries if s.failures)
     return "Failed: " + " ".join(reasons)
 
 
 def _sources(suite: Suite) -> str:
     sources = dict.fromkeys(reference.source for reference in suite.references.values())
-    made = f" Computed by: {suite.reference_command}" if suite.reference_command else ""
+    commands = dict.fromkeys(one.command for one in suite.references.values() if one.command)
+    made = f" Computed by: {'; '.join(commands)}" if commands else ""
     return "; ".join(sources) + "." + made
 
 
@@ -270,12 +271,7 @@ def _versions(config: dict[str, Any]) -> str:
 
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:
-    return {_short(method): value for method, value in values.items()}
-
-
-def _short(method: str) -> str:
-    # A file's whole path would fill the page.
-    return Path(method).name if "/" in method else method
+    return {short(method): value for method, value in values.items()}
 
 
 def _unbroken(name: str) -> str:

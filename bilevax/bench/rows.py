@@ -61,6 +61,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path} holds a line that is no JSON: it is damaged.") from error
 
 
+def latest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each run, in the order of the plan: a run that was repeated has its last."""
+    return sorted({row["id"]: row for row in rows}.values(), key=lambda row: row["number"])
+
+
 def table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
     """The rows as a tidy table: one run a row, in the order of the plan; options as JSON."""
     import pandas

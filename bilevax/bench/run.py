@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 
 from ..io.files import read_json, write_json
 from ..io.run_folder import CONFIG, check_new_folder
-from .job import empty_row
+from .job import empty_row, run_calibration, run_job
 from .plan import Arguments, Budget, Job, Plan, plan
 from .pool import run_jobs
-from .rows import ROWS, SPEEDS, Lines, read_lines
+from .rows import ROWS, SPEEDS, Lines, latest, read_lines
 from .workers import AbstractWorker, LocalWorker
 
 KIND = "bench"
@@ -43,6 +43,7 @@ def run_bench(
     *,
     make_worker: Callable[[], AbstractWorker] = LocalWorker,
     workers: int = 1,
+    retry_failed: bool = False,
     on_progress: Callable[[BenchProgress], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of a benchmark, in the order of its plan.
@@ -54,6 +55,7 @@ def run_bench(
         make_worker: what runs the jobs: ``LocalWorker`` (this process), ``ProcessWorker``, which
             survives a job that dies, or ``RayWorker``.
         workers: how many.
+        retry_failed: repeat what the folder holds as failed; its new row takes the old one's place.
         on_progress: called after each answer.
 
     Raises ``ValueError`` if the folder belongs to another benchmark.
@@ -66,18 +68,20 @@ def run_bench(
     work = plan(arguments)
     tell = on_progress or (lambda progress: None)
     if directory is None:
-        speeds = _calibrated(work, [], lambda line: None, make_worker, workers, tell)
+        speeds = _calibrated(work, {}, lambda line: None, make_worker, workers, tell)
         rows: list[dict[str, Any]] = []
-        _run(work, speeds, rows, rows.append, make_worker, workers, tell)
-        return sorted(rows, key=lambda row: row["number"])
+        _run(work, speeds, {}, rows.append, make_worker, workers, tell)
+        return latest(rows)
     open_folder(directory, work)
     with Lines(directory / ROWS) as written:
         speeds = {}
         if work.calibrations:
             with Lines(directory / SPEEDS) as file:
-                speeds = _calibrated(work, file.lines, file.append, make_worker, workers, tell)
-        _run(work, speeds, written.lines, written.append, make_worker, workers, tell)
-        return sorted(written.lines, key=lambda row: row["number"])
+                known = _kept(file.lines, retry_failed)
+                speeds = _calibrated(work, known, file.append, make_worker, workers, tell)
+        known = _kept(written.lines, retry_failed)
+        _run(work, speeds, known, written.append, make_worker, workers, tell)
+        return latest(written.lines)
 
 
 def open_folder(directory: Path, work: Plan) -> None:
@@ -129,7 +133,7 @@ def read_arguments(directory: Path) -> Arguments:
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:
     """The rows of the benchmark in a folder, in the order of its plan."""
-    return sorted(read_lines(directory / ROWS), key=lambda row: row["number"])
+    return latest(read_lines(directory / ROWS))
 
 
 def _config(work: Plan) -> dict[str, Any]:
@@ -146,14 +150,20 @@ def _config(work: Plan) -> dict[str, Any]:
     )
 
 
+def _kept(lines: Sequence[dict[str, Any]], retry_failed: bool) -> dict[str, dict[str, Any]]:
+    """By id, the last line of all that need not be run again."""
+    last = {line["id"]: line for line in lines}
+    return {id: line for id, line in last.items() if not (retry_failed and line["error"])}
+
+
 def _calibrated(
-    work: Plan, known: Sequence[dict[str, Any]], save, make_worker, workers, tell
+    work: Plan, known: Mapping[str, dict[str, Any]], save, make_worker, workers, tell
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """What a step costs, by case and method."""
     jobs = {job.id: job for job in work.calibrations}
-    lines = {line["id"]: line for line in known}
+    lines = dict(known)
     missing = [job for job in jobs.values() if job.id not in lines]
-    for line in run_jobs(missing, "calibrate", make_worker, workers):
+    for line in run_jobs(missing, run_calibration, make_worker, workers):
         save(line)
         lines[line["id"]] = line
         failed = sum(one["error"] is not None for one in lines.values())
@@ -161,9 +171,9 @@ def _calibrated(
     return {(job.case, job.method): lines[job.id] for job in jobs.values()}
 
 
-def _run(work: Plan, speeds, rows, save, make_worker, workers, tell) -> None:
-    finished = {row["id"] for row in rows}
-    failed = sum(row["error"] is not None for row in rows)
+def _run(work: Plan, speeds, known, save, make_worker, workers, tell) -> None:
+    finished = set(known)
+    failed = sum(row["error"] is not None for row in known.values())
 
     def add(row):
         nonlocal failed
@@ -182,7 +192,7 @@ def _run(work: Plan, speeds, rows, save, make_worker, workers, tell) -> None:
             ready.append(job)
         else:
             add(empty_row(asdict(job), reason))
-    for row in run_jobs(ready, "run", make_worker, workers):
+    for row in run_jobs(ready, run_job, make_worker, workers):
         add(row)
 
 
@@ -194,12 +204,7 @@ def _with_steps(job: Job, work: Plan, speeds) -> tuple[Job, str | None]:
     line = speeds[job.case, job.method]
     if line["error"] is not None:
         return job, line["error"]
-    if budget.kind == "cpu-seconds":
-        return replace(job, steps=budget.steps(line["seconds_per_step"])), None
-    price = line["environment_steps_per_step"]
-    if price is None:
-        return job, "it takes no environment steps: it computes with the model."
-    return replace(job, steps=budget.steps(price)), None
+    return replace(job, steps=budget.steps(line["seconds_per_step"])), None
 
 
 def _shown(value: Any) -> str:

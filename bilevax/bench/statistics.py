@@ -50,9 +50,13 @@ class Summary:
 
     @property
     def fraction(self) -> float | None:
-        """The median as a share of the reference: value/reference, reference/value for a cost."""
-        if not self.reference or not math.isfinite(self.median) or not self.median:
+        """The median as a share of the reference: value/reference, reference/value for a cost.
+
+        ``None`` unless both are positive: a share of anything else says nothing.
+        """
+        if not math.isfinite(self.median) or self.median <= 0 or (self.reference or 0) <= 0:
             return None
+        assert self.reference is not None
         share = self.median / self.reference
         return share if self.maximize else 1 / share
 
@@ -136,12 +140,14 @@ def value_of(row: dict[str, Any], maximize: bool) -> float:
 
 
 def best_known(rows: Rows, suite: Suite) -> dict[str, float]:
-    """By case, the better of the reference and of all runs here."""
+    """By case, the better of the reference and of all runs here; none without either."""
     best = {name: reference.value for name, reference in suite.references.items()}
     for case, maximize in senses(rows).items():
         choose = max if maximize else min
-        values = [r["value"] for r in rows if r["case"] == case and r["error"] is None]
-        best[case] = choose([*values, *([best[case]] if case in best else [])])
+        values = [value_of(r, maximize) for r in rows if r["case"] == case]
+        values = [value for value in values if math.isfinite(value)]
+        if case in best or values:
+            best[case] = choose([*values, *([best[case]] if case in best else [])])
     return best
 
 
@@ -172,15 +178,15 @@ def curves(rows: Rows, suite: Suite) -> dict[str, tuple[np.ndarray, np.ndarray]]
     result = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
-        longest = max(len(row["curve"]) for row in own)
-        whole = [row for row in own if len(row["curve"]) == longest]
-        if longest < 2:
+        good = [row for row in own if row["error"] is None and row["case"] in best]
+        count = min((len(row["curve"]) for row in good), default=0)
+        if count == 0:
             continue
-        lost = [math.inf] * (len(own) - len(whole))
-        seconds = [np.median([r["curve"][i][1] for r in whole]) for i in range(longest)]
+        lost = [math.inf] * sum(row["error"] is not None for row in own)
+        seconds = [np.median([r["curve"][i][1] for r in good]) for i in range(count)]
         short = [
-            np.median([shortfall(r["curve"][i][2], best[r["case"]]) for r in whole] + lost)
-            for i in range(longest)
+            np.median([shortfall(r["curve"][i][2], best[r["case"]]) for r in good] + lost)
+            for i in range(count)
         ]
         result[method] = (np.asarray(seconds), np.asarray(short))
     return result

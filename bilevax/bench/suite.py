@@ -30,10 +30,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Reference:
-    """The natural upper value to reach in a case, and where it comes from."""
+    """The natural upper value to reach in a case, and where it comes from.
+
+    Attributes:
+        value, source: the value, and in words how it was found.
+        command, versions: what computed it, where that is stored.
+    """
 
     value: float
     source: str
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,6 @@ class Suite:
         starts: how many starts each draw has, of which the best counts.
         note: what the published columns know and ours do not, or the reverse.
         references: the values to reach, by case.
-        reference_command: what computed them.
     """
 
     name: str
@@ -63,7 +69,6 @@ class Suite:
     starts: int = 2
     note: str = ""
     references: Mapping[str, Reference] = field(default_factory=dict)
-    reference_command: str = ""
 
     def __post_init__(self):
         for what, names in (("cases", self.case_names), ("methods", self.methods)):
@@ -93,12 +98,11 @@ class Suite:
         return next(case for case in self.cases if case.name == name)
 
 
-def stored_references(path: Path) -> tuple[dict[str, Reference], str]:
-    """The values to reach by case, and the command that computed them; none without the file."""
+def stored_references(path: Path) -> dict[str, Reference]:
+    """The values to reach by case; none without the file."""
     if not path.exists():
-        return {}, ""
-    stored = read_json(path)
-    return {name: Reference(**entry) for name, entry in stored["cases"].items()}, stored["command"]
+        return {}
+    return {name: Reference(**entry) for name, entry in read_json(path)["cases"].items()}
 
 
 def find_suite(name: str) -> Suite:
@@ -119,9 +123,9 @@ def find_suite(name: str) -> Suite:
         raise ValueError(f"{path} has no suite {variable!r} (it has {own}).")
     if suite.references:
         return suite
-    references, command = stored_references(beside(name))
+    references = stored_references(beside(name))
     kept = {case: one for case, one in references.items() if case in suite.case_names}
-    return replace(suite, references=kept, reference_command=command)
+    return replace(suite, references=kept)
 
 
 def beside(name: str) -> Path:

@@ -23,11 +23,11 @@ def main() -> None:
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     from .job import run_calibration, run_job
 
-    functions = {"run": run_job, "calibrate": run_calibration}
+    functions = {one.__name__: one for one in (run_job, run_calibration)}
     print(to_json({"ready": True}), file=answers)
     while True:
         request = json.loads(lines.get())
-        print(to_json(functions[request["what"]](request["job"])), file=answers)
+        print(to_json(functions[request["function"]](request["job"])), file=answers)
 
 
 def _read(lines: "queue.Queue[str]") -> None:

@@ -9,10 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..io.files import to_json
+
+Function = Callable[[dict[str, Any]], dict[str, Any]]
+"""``run_job`` or ``run_calibration``: what both ends know by name."""
 
 _CACHE = (
     "jax_compilation_cache_dir",
@@ -22,15 +26,15 @@ _CACHE = (
 
 
 class WorkerDied(Exception):
-    """The process that ran a job is gone; the message says how it ended."""
+    """The process that runs a job is gone, or could not start; the message says how it ended."""
 
 
 class AbstractWorker(abc.ABC):
     """Runs one job at a time."""
 
     @abc.abstractmethod
-    def run(self, what: str, job: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a job, ``what`` being "run" or "calibrate"; ``WorkerDied`` without one."""
+    def run(self, function: Function, job: dict[str, Any]) -> dict[str, Any]:
+        """A job's answer by ``run_job`` or ``run_calibration``; ``WorkerDied`` without one."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -40,12 +44,10 @@ class AbstractWorker(abc.ABC):
 class LocalWorker(AbstractWorker):
     """This process itself: quick to begin, and gone with a job that kills it."""
 
-    def run(self, what, job):
+    def run(self, function, job):
         """The answer, computed here."""
-        from .job import run_calibration, run_job
-
         # By way of JSON, as from any other worker: NaN becomes null.
-        return json.loads(to_json((run_job if what == "run" else run_calibration)(job)))
+        return json.loads(to_json(function(job)))
 
     def close(self):
         """Nothing."""
@@ -55,29 +57,32 @@ class ProcessWorker(AbstractWorker):
     """A process of its own on this machine."""
 
     def __init__(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bilevax.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=worker_environment(),
-            start_new_session=True,  # Ctrl-C is for the parent alone
-            text=True,
-            bufsize=1,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bilevax.bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=worker_environment(),
+                start_new_session=True,  # Ctrl-C is for the parent alone
+                text=True,
+                bufsize=1,
+            )
+        except OSError as error:
+            raise WorkerDied(f"before it could start ({error})") from error
         self._is_closed = False
         if not self._read():
+            ending = self._ending()
             self.close()
-            raise RuntimeError(
-                f"a worker process could not start ({self._ending()}): run "
-                f"{sys.executable} -m bilevax.bench.worker to see why."
+            raise WorkerDied(
+                f"{ending} before its first job (python -m bilevax.bench.worker says why)"
             )
 
-    def run(self, what, job):
+    def run(self, function, job):
         """The answer of the process."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(to_json({"what": what, "job": job}) + "\n")
+            self._process.stdin.write(to_json({"function": function.__name__, "job": job}) + "\n")
             line = self._read()
         except OSError:
             line = ""
@@ -115,32 +120,42 @@ class RayWorker(AbstractWorker):
 
     def __init__(self):
         import ray
+        from ray.exceptions import RayError
 
         actor: Any = ray.remote(num_cpus=1, max_restarts=0)(_Actor)
         environment = {name: worker_environment()[name] for name in ("PYTHONPATH", "XLA_FLAGS")}
-        self._actor = actor.options(runtime_env={"env_vars": environment}).remote()
+        try:
+            self._actor = actor.options(runtime_env={"env_vars": environment}).remote()
+        except (RayError, OSError) as error:
+            raise WorkerDied(_one_line(error)) from None
 
-    def run(self, what, job):
+    def run(self, function, job):
         """The answer of the actor."""
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayError
 
         try:
-            return json.loads(ray.get(self._actor.run.remote(what, job)))
-        except RayActorError as error:
-            raise WorkerDied(" ".join(str(error).split())[:200]) from None
+            return json.loads(ray.get(self._actor.run.remote(function, job)))
+        except (RayError, OSError) as error:
+            raise WorkerDied(_one_line(error)) from None
 
     def close(self):
         """Kills the actor."""
         import ray
+        from ray.exceptions import RayError
 
         if ray.is_initialized():
-            ray.kill(self._actor)
+            with contextlib.suppress(RayError):  # it may be gone already
+                ray.kill(self._actor)
 
 
 class _Actor:
-    def run(self, what, job) -> str:
-        return to_json(LocalWorker().run(what, job))
+    def run(self, function, job) -> str:
+        return to_json(LocalWorker().run(function, job))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def start_ray(address: str, workers: int) -> None:

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from ..bench.plan import Arguments, Budget, Plan, plan
-from ..bench.run import BenchProgress, check_folder, is_bench, read_arguments, run_bench
-from ..bench.statistics import Summary, summarise
+from ..bench.run import check_folder, is_bench, read_arguments, run_bench
+from ..bench.statistics import summarise
 from ..bench.suite import find_suite
 from ..bench.suites import SUITES
 from ..bench.workers import ProcessWorker, RayWorker, start_ray
 from ..io.files import to_json
 from ..io.page import number
+from .bench_terminal import Display, print_summaries
 
 FAILED, INTERRUPTED = 1, 130
 _WHAT, _BUDGET, _RUN = "What is compared", "Budget of each start (one of them)", "Run and output"
@@ -56,13 +54,13 @@ def bench(
     cpu_seconds: Annotated[
         float | None, _option("CPU seconds, by each method's speed on each case.", _BUDGET)
     ] = None,
-    environment_steps: Annotated[
-        int | None, _option("Environment steps, of methods that take some.", _BUDGET, min=1)
-    ] = None,
     out: Annotated[
         Path | None, _option("Folder for the rows and report.html; continued if begun.", _RUN)
     ] = None,
     resume: Annotated[Path | None, _option("Continue the benchmark in this folder.", _RUN)] = None,
+    retry_failed: Annotated[
+        bool, _option("Repeat the runs of the folder that failed.", _RUN, "--retry-failed")
+    ] = False,
     report_only: Annotated[
         bool, _option("Write the report of --out again, and run nothing.", _RUN, "--report-only")
     ] = False,
@@ -78,8 +76,13 @@ def bench(
     quiet: Annotated[bool, _option("No progress on stderr.", _RUN, "--quiet", "-q")] = False,
 ) -> int:
     """Compare methods on a suite of problems: many seeds, equal budgets, nothing lost."""
-    what = (suite, methods, cases, seeds, starts, network, steps, cpu_seconds, environment_steps)
+    what = (suite, methods, cases, seeds, starts, network, steps, cpu_seconds)
     folder = resume or out
+    if reference:
+        ignored = dict(methods=methods, seeds=seeds, steps=steps, cpu_seconds=cpu_seconds, out=out)
+        ignored |= dict(resume=resume, workers=workers, ray=ray)
+        switches = dict(retry_failed=retry_failed, report_only=report_only, json=json)
+        _refuse_with_reference(ignored | {name: on or None for name, on in switches.items()})
     if resume is not None and (out is not None or any(value is not None for value in what)):
         raise ValueError(
             "--resume takes everything from the folder: leave out SUITE and the other options."
@@ -88,21 +91,24 @@ def bench(
         if folder is None:
             raise ValueError("--report-only needs the folder: give --out DIR.")
         return write_bench_page(folder)
+    if retry_failed and folder is None:
+        raise ValueError("--retry-failed needs the folder: give --out DIR or --resume DIR.")
     if suite is None and resume is None:
         raise ValueError("name a SUITE (bilevax list shows them), or give --resume DIR.")
     if resume is not None:
         arguments = read_arguments(resume)
     else:
         assert suite is not None
-        budget = _budget(steps, cpu_seconds, environment_steps)
+        budget = _budget(steps, cpu_seconds)
         arguments = _arguments(suite, methods, cases, seeds, starts, network, budget)
     work = plan(arguments)
     if reference:
-        return _reference(work, quiet)
+        return _reference(work, starts, quiet)
     if folder is not None:
         check_folder(folder, work)
         _need("pandas", "pyarrow", "matplotlib")
-    return _bench(work, folder, workers or os.cpu_count() or 1, ray, json, quiet)
+    workers = workers or os.cpu_count() or 1
+    return _bench(work, folder, workers, ray, retry_failed, json, quiet)
 
 
 def list_bench(table: Table) -> None:
@@ -125,8 +131,8 @@ def write_bench_page(directory: Path) -> int:
     return 0
 
 
-def _budget(steps, cpu_seconds, environment_steps) -> Budget:
-    given = {"steps": steps, "cpu-seconds": cpu_seconds, "environment-steps": environment_steps}
+def _budget(steps, cpu_seconds) -> Budget:
+    given = {"steps": steps, "cpu-seconds": cpu_seconds}
     given = {kind: amount for kind, amount in given.items() if amount is not None}
     if len(given) > 1:
         flags = " and ".join(f"--{kind}" for kind in given)
@@ -164,20 +170,30 @@ def _names(given: str | None, separator: str, default) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _refuse_with_reference(options: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"--reference takes SUITE, --cases, --starts, --network and --quiet alone: leave out "
+            f"{' and '.join(given)}."
+        )
+
+
 def _bench(
-    work: Plan, folder: Path | None, workers: int, ray: str | None, json: bool, quiet: bool
+    work: Plan, folder: Path | None, workers: int, ray: str | None, retry: bool, json: bool, quiet
 ) -> int:
     make_worker = ProcessWorker
     if ray is not None:
         start_ray(ray, workers)
         make_worker = RayWorker
     try:
-        with _Display(work.suite.name, quiet=quiet) as display:
+        with Display(work.suite.name, quiet=quiet) as display:
             rows = run_bench(
                 work.arguments,
                 folder,
                 make_worker=make_worker,
                 workers=workers,
+                retry_failed=retry,
                 on_progress=display,
             )
         if folder is not None:
@@ -191,7 +207,7 @@ def _bench(
     if json:
         print(to_json(_record(work, summaries, failed, folder)))
     else:
-        _print(summaries, folder)
+        print_summaries(summaries, folder)
     return FAILED if failed == len(rows) else 0
 
 
@@ -206,56 +222,30 @@ def _record(work: Plan, summaries, failed: int, folder: Path | None) -> dict[str
     return record | ({} if folder is None else {"out": str(folder)})
 
 
-def _print(summaries: list[Summary], folder: Path | None) -> None:
-    heads = ["case", "method", "median", "95 % interval", "reference", "gap", "CPU s", "failed"]
-    rows, last = [], None
-    for s in summaries:
-        interval = "" if s.interval is None else f"{_value(s.interval[0])} {_value(s.interval[1])}"
-        row = [
-            "" if s.case == last else s.case,
-            Path(s.method).name if "/" in s.method else s.method,
-            _value(s.median),
-            interval,
-            "" if s.reference is None else _value(s.reference),
-            "" if math.isnan(s.gap) else number(s.gap, 1),
-            "" if math.isnan(s.cpu_seconds) else number(s.cpu_seconds, 2),
-            f"{s.failures} of {s.runs}" if s.failures else "",
-        ]
-        rows.append(row)
-        last = s.case
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    used = [i for i in range(len(heads)) if any(row[i] for row in rows)]
-    for i in used:
-        words = i < 2
-        table.add_column(
-            heads[i], justify="left" if words else "right", no_wrap=not words, overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(Text(row[i]) for i in used))
-    console = Console()
-    console.print(table, highlight=False)
-    for method, reason in dict.fromkeys((s.method, s.reason) for s in summaries if s.failures):
-        name = Path(method).name if "/" in method else method
-        console.print(f"failed: {name}: {reason}", style="red", highlight=False, markup=False)
-    if folder is not None:
-        console.print(f"Report: {folder}/report.html", highlight=False, markup=False)
+def _reference(work: Plan, starts: int | None, quiet: bool) -> int:
+    from ..bench.reference import STARTS, compute_references, reference_path, write_references
 
+    found: dict[str, Any] = {}
+    command = _reference_command(work, starts)
 
-def _value(value: float) -> str:
-    return number(value) if math.isfinite(value) else "failed"
-
-
-def _reference(work: Plan, quiet: bool) -> int:
-    from ..bench.reference import compute_references, write_references
-
-    def tell(case: str, value: float) -> None:
+    def store(case: str, entry: dict[str, Any]) -> None:
+        found[case] = entry
+        write_references(work, found, command)  # what an interruption leaves is kept
         if not quiet:
-            print(f"{case}: {number(value, 7)}", file=sys.stderr)
+            print(f"{case}: {number(entry['value'], 7)}", file=sys.stderr)
 
-    found = compute_references(work, on_progress=tell)
-    command = shlex.join(["bilevax", "bench", *sys.argv[2:]])
-    print(write_references(work, found, command))
+    compute_references(work, starts=starts or STARTS, on_progress=store)
+    print(reference_path(work.arguments.suite, work.suite))
     return 0
+
+
+def _reference_command(work: Plan, starts: int | None) -> str:
+    # Files by their names alone: where they lie is this machine's matter.
+    command = ["bilevax", "bench", Path(work.arguments.suite).name, "--reference"]
+    if list(work.arguments.cases) != work.suite.case_names:
+        command += ["--cases", ";".join(work.arguments.cases)]
+    command += [] if starts is None else ["--starts", str(starts)]
+    return shlex.join(command)
 
 
 def _interrupted(folder: Path | None) -> int:
@@ -274,39 +264,3 @@ def _need(*modules: str) -> None:
     for name in modules:
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"{name} is needed", name=name)
-
-
-class _Display:
-    """A line on stderr that follows the jobs; silent where stderr is no terminal."""
-
-    def __init__(self, name: str, *, quiet: bool):
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[failed]}"),
-            console=console,
-            disable=quiet or not console.is_terminal,
-            transient=True,
-        )
-        self._name = name
-        self._task = self._progress.add_task(name, total=None, failed="")
-
-    def __enter__(self) -> "_Display":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._progress.stop()
-
-    def __call__(self, progress: BenchProgress) -> None:
-        """Shows where the benchmark stands."""
-        self._progress.update(
-            self._task,
-            description=f"{self._name}: {progress.phase}",
-            total=progress.total,
-            completed=progress.done,
-            failed=f"{progress.failed} failed" if progress.failed else "",
-        )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..suite import Case, Suite, stored_references
 
-_REFERENCES, _COMMAND = stored_references(Path(__file__).parent / "reference" / "discrete-toy.json")
+_REFERENCES = stored_references(Path(__file__).parent / "reference" / "discrete-toy.json")
 
 SUITE = Suite(
     name="discrete-toy",
@@ -19,5 +19,4 @@ SUITE = Suite(
     methods=("pbrl", "implicit", "meta-gradient", "independent"),
     steps=2000,
     references=_REFERENCES,
-    reference_command=_COMMAND,
 )

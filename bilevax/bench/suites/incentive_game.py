@@ -4,9 +4,7 @@ from pathlib import Path
 
 from ..suite import Case, Suite, stored_references
 
-_REFERENCES, _COMMAND = stored_references(
-    Path(__file__).parent / "reference" / "incentive-game.json"
-)
+_REFERENCES = stored_references(Path(__file__).parent / "reference" / "incentive-game.json")
 
 SUITE = Suite(
     name="incentive-game",
@@ -19,5 +17,4 @@ SUITE = Suite(
     methods=("pbrl", "panda", "implicit", "meta-gradient"),
     steps=1000,
     references=_REFERENCES,
-    reference_command=_COMMAND,
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..suite import Case, Suite, stored_references
 
-_REFERENCES, _COMMAND = stored_references(Path(__file__).parent / "reference" / "stackelberg.json")
+_REFERENCES = stored_references(Path(__file__).parent / "reference" / "stackelberg.json")
 
 SUITE = Suite(
     name="stackelberg",
@@ -21,5 +21,4 @@ SUITE = Suite(
     methods=("pbrl", "implicit", "independent"),
     steps=1000,
     references=_REFERENCES,
-    reference_command=_COMMAND,
 )

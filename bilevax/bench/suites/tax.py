@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..suite import Case, Suite, stored_references
 
-_REFERENCES, _COMMAND = stored_references(Path(__file__).parent / "reference" / "tax.json")
+_REFERENCES = stored_references(Path(__file__).parent / "reference" / "tax.json")
 
 SUITE = Suite(
     name="tax",
@@ -15,5 +15,4 @@ SUITE = Suite(
     cases=tuple(Case(f"tau {tau:g}", "tax", dict(tau=tau)) for tau in (0.1, 0.2, 0.3)),
     methods=("pbrl", "implicit"),
     references=_REFERENCES,
-    reference_command=_COMMAND,
 )

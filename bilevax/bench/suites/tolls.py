@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..suite import Case, Suite, stored_references
 
-_REFERENCES, _COMMAND = stored_references(Path(__file__).parent / "reference" / "tolls.json")
+_REFERENCES = stored_references(Path(__file__).parent / "reference" / "tolls.json")
 
 SUITE = Suite(
     name="tolls",
@@ -22,5 +22,4 @@ SUITE = Suite(
     ),
     methods=("pbrl", "implicit"),
     references=_REFERENCES,
-    reference_command=_COMMAND,
 )
