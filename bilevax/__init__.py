@@ -56,6 +56,7 @@ from ._solve import solve as solve
 from ._solver import PANDA as PANDA
 from ._solver import PBRL as PBRL
 from ._solver import Alternating as Alternating
+from ._solver import Anderson as Anderson
 from ._solver import Annealed as Annealed
 from ._solver import AutomaticWeight as AutomaticWeight
 from ._solver import ConstantWeight as ConstantWeight

@@ -100,6 +100,7 @@ def _spent(priced, costs, response):
     return jnp.stack([evaluation.expected_return(cost) for cost in costs])
 
 
+@eqx.filter_jit  # so that calls outside compiled functions compile its loops only once
 def _minimise(mdp, costs, limits, tol, max_steps):
     """mu >= 0 that minimises D, the response there, and whether it meets the tolerance."""
     eps = jnp.finfo(limits.dtype).eps

@@ -1,5 +1,6 @@
 """Bilevel solvers: each a frozen configuration with a pure ``init`` and ``step``."""
 
+from .anderson import Anderson
 from .annealed import Annealed
 from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxLogits, State
 from .implicit import ImplicitGradient
@@ -15,6 +16,7 @@ __all__ = [
     "PBRL",
     "AbstractSolver",
     "Alternating",
+    "Anderson",
     "Annealed",
     "AutomaticWeight",
     "ConstantWeight",
