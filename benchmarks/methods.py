@@ -51,6 +51,11 @@ def implicit(zoo: ZooProblem, starts) -> tuple[list, float, float]:
     return run(zoo, bx.ImplicitGradient(), starts, zoo.steps)
 
 
+def annealed_implicit(zoo: ZooProblem, starts) -> tuple[list, float, float]:
+    """The same, annealed as PBRL is: what of PBRL's lead is annealing's."""
+    return run(zoo, zoo.annealed(bx.ImplicitGradient(), zoo.steps), starts, zoo.steps)
+
+
 def independent(zoo: ZooProblem, starts) -> tuple[list, float, float]:
     """Independent gradients with Adam, as many steps."""
     return run(zoo, bx.IndependentGradient(), starts, zoo.steps)

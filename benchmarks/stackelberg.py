@@ -1,14 +1,15 @@
-"""Random Stackelberg Markov games (B1): ten games, eight equal starts, four methods.
+"""Random Stackelberg Markov games (B1): ten games, eight equal starts, five methods.
 
 python benchmarks/stackelberg.py [--games 10] [--starts 8] [--tau 0.01 0.1]
 
-The reference is exact hypergradient ascent. Polishing starts it again from PBRL's answers.
+The reference is exact hypergradient ascent, plain and annealed as PBRL is. Polishing starts it
+again from PBRL's answers.
 """
 
 import argparse
 
 import jax
-from methods import implicit, independent, pbrl, polished, row, save
+from methods import annealed_implicit, implicit, independent, pbrl, polished, row, save
 
 from bilevax.problems import stackelberg
 
@@ -24,8 +25,8 @@ def main() -> None:
     rows = []
     for tau in arguments.tau:
         print(f"\ntau {tau}: best F over {arguments.starts} starts")
-        print("| game | PBRL | PBRL + polish | implicit | independent | PBRL gap |")
-        print("|---|---|---|---|---|---|")
+        print("| game | PBRL | PBRL + polish | implicit | annealed | independent | PBRL gap |")
+        print("|---|---|---|---|---|---|---|")
         for seed in range(arguments.games):
             zoo = stackelberg(tau=tau, seed=seed)
             starts = zoo.starts(jax.random.key(seed), arguments.starts)
@@ -34,6 +35,7 @@ def main() -> None:
                 "pbrl": outcome,
                 "pbrl + polish": polished(zoo, outcome[0]),
                 "implicit": implicit(zoo, starts),
+                "implicit, annealed": annealed_implicit(zoo, starts),
                 "independent": independent(zoo, starts),
             }
             name = f"tau {tau} game {seed}"

@@ -10,19 +10,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#2f7de1", "#d9822b", "#2a9d6f", "#a05fc4", "#c2413b", "#8b98a9", "#1f9fb5", "#7a6a2f")
+_LEGEND_COLUMNS = 4
 _SMALLEST = 1e-6
 """Shortfalls below this are drawn as this: the last digits of a float are no merit."""
 
 
 def profile_figure(shortfalls: dict[str, np.ndarray]) -> "Figure":
     """The share of runs whose shortfall is at most a tolerance, against the tolerance."""
-    figure, ax = axes(height=3.2)
+    figure, ax = axes(height=_height(len(shortfalls)))
     finite = np.concatenate([v[np.isfinite(v)] for v in shortfalls.values()] or [np.zeros(0)])
     highest = max(1e-2, float(finite.max(initial=0.0))) * 1.5
     tolerances = np.geomspace(_SMALLEST, highest, 400)
-    for (method, values), colour in zip(shortfalls.items(), _colours(), strict=False):
+    for (method, values), style in zip(shortfalls.items(), _styles(), strict=False):
         shares = [(values <= tolerance).mean() for tolerance in tolerances]
-        ax.plot(tolerances, shares, color=colour, linewidth=2, label=method)
+        ax.plot(tolerances, shares, linewidth=2, label=method, **style)
     ax.set_xscale("log")
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlim(_SMALLEST, highest)
@@ -34,9 +35,9 @@ def profile_figure(shortfalls: dict[str, np.ndarray]) -> "Figure":
 
 def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | None":
     """The median shortfall against the median CPU seconds of a start; ``None`` without curves."""
-    figure, ax = axes(height=3.2)
+    figure, ax = axes(height=_height(len(curves)))
     drawn = False
-    for (method, (seconds, short)), colour in zip(curves.items(), _colours(), strict=False):
+    for (method, (seconds, short)), style in zip(curves.items(), _styles(), strict=False):
         finite = np.isfinite(short) & (seconds > 0)
         if not finite.any():
             continue
@@ -44,11 +45,11 @@ def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | 
         ax.plot(
             seconds[finite],
             np.maximum(short[finite], _SMALLEST),
-            color=colour,
             linewidth=2,
             marker="o",
             markersize=4,
             label=method,
+            **style,
         )
     if not drawn:
         return None
@@ -97,5 +98,26 @@ def _colours():
     return (COLOURS[i % len(COLOURS)] for i in range(1000))
 
 
+def _styles():
+    """A colour, and past the last of them another dash."""
+    dashes = ("-", "--", ":", "-.")
+    return (
+        dict(color=colour, linestyle=dashes[i // len(COLOURS) % len(dashes)])
+        for i, colour in enumerate(_colours())
+    )
+
+
+def _height(methods: int) -> float:
+    return 3.2 + 0.24 * -(-methods // _LEGEND_COLUMNS)
+
+
 def _legend(ax) -> None:
-    ax.legend(frameon=False, fontsize=9, labelcolor=ink())
+    # Below the figure: many methods would hide the lines.
+    ax.legend(
+        frameon=False,
+        fontsize=9,
+        labelcolor=ink(),
+        ncols=_LEGEND_COLUMNS,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+    )
