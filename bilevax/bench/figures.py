@@ -21,9 +21,9 @@ def profile_figure(shortfalls: dict[str, np.ndarray]) -> "Figure":
     finite = np.concatenate([v[np.isfinite(v)] for v in shortfalls.values()] or [np.zeros(0)])
     highest = max(1e-2, float(finite.max(initial=0.0))) * 1.5
     tolerances = np.geomspace(_SMALLEST, highest, 400)
-    for (method, values), style in zip(shortfalls.items(), _styles(), strict=False):
+    for (method, values), (colour, dash) in zip(shortfalls.items(), _styles(), strict=False):
         shares = [(values <= tolerance).mean() for tolerance in tolerances]
-        ax.plot(tolerances, shares, linewidth=2, label=method, **style)
+        ax.plot(tolerances, shares, linewidth=2, label=method, color=colour, linestyle=dash)
     ax.set_xscale("log")
     ax.set_ylim(-0.02, 1.02)
     ax.set_xlim(_SMALLEST, highest)
@@ -37,7 +37,7 @@ def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | 
     """The median shortfall against the median CPU seconds of a start; ``None`` without curves."""
     figure, ax = axes(height=_height(len(curves)))
     drawn = False
-    for (method, (seconds, short)), style in zip(curves.items(), _styles(), strict=False):
+    for (method, (seconds, short)), (colour, dash) in zip(curves.items(), _styles(), strict=False):
         finite = np.isfinite(short) & (seconds > 0)
         if not finite.any():
             continue
@@ -49,7 +49,8 @@ def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | 
             marker="o",
             markersize=4,
             label=method,
-            **style,
+            color=colour,
+            linestyle=dash,
         )
     if not drawn:
         return None
@@ -102,8 +103,7 @@ def _styles():
     """A colour, and past the last of them another dash."""
     dashes = ("-", "--", ":", "-.")
     return (
-        dict(color=colour, linestyle=dashes[i // len(COLOURS) % len(dashes)])
-        for i, colour in enumerate(_colours())
+        (colour, dashes[i // len(COLOURS) % len(dashes)]) for i, colour in enumerate(_colours())
     )
 
 
