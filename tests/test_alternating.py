@@ -132,6 +132,7 @@ def slope_in_logits(objective, policy):
     return numpy_mdp.central_jacobian(value, np.log(np.asarray(policy)))
 
 
+@pytest.mark.slow
 def test_it_rests_where_the_gradient_vanishes_with_weight_on_all_states():
     problem, share = GAMES["one follower"], 0.3
     (table,) = followers(problem)
@@ -147,6 +148,7 @@ def test_it_rests_where_the_gradient_vanishes_with_weight_on_all_states():
     np.testing.assert_allclose(slope_in_logits(objective, policy), 0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_it_rests_where_the_gradient_vanishes_with_the_bellman_penalty():
     problem, weight = GAMES["one follower"], 30.0
     (table,) = followers(problem)
@@ -176,6 +178,7 @@ def test_a_probability_of_zero_comes_back_but_not_where_the_action_is_masked(nam
     assert np.all(policy[~table.available] == 0)
 
 
+@pytest.mark.slow
 def test_a_shorter_policy_step_is_refused_outside_its_range_and_ends_at_the_same_policy():
     update = bx.Alternating(optax.sgd(0.0), policy_step=0.5)
     solver = bx.PBRL(penalty_weight=WEIGHT, update=update)

@@ -47,6 +47,7 @@ def test_the_first_steps_are_those_of_the_mixing_formula():
         np.testing.assert_allclose(solution.state.x, x[k], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_objective_never_rises_however_long_the_steps():
     game = random_game(0, tau=0.05)
     start = jnp.asarray(np.random.default_rng(3).normal(size=(3, 2)))
@@ -56,6 +57,7 @@ def test_the_objective_never_rises_however_long_the_steps():
     assert values[-1] < values[0] - 1e-2
 
 
+@pytest.mark.slow
 def test_it_needs_a_fraction_of_the_steps_of_what_it_accelerates():
     game, start = random_game(0), jnp.zeros((3, 2))
     descent = bx.ImplicitGradient(optax.sgd(1.0))
@@ -67,6 +69,7 @@ def test_it_needs_a_fraction_of_the_steps_of_what_it_accelerates():
     assert fast.gap < 1e-10
 
 
+@pytest.mark.slow
 def test_pbrl_is_accelerated_too_and_answers_with_its_policy():
     game, start = random_game(0), jnp.zeros((3, 2))
     pbrl = bx.PBRL(penalty_weight=30.0, update=bx.Alternating(optax.sgd(1.0)))
@@ -79,12 +82,14 @@ def test_pbrl_is_accelerated_too_and_answers_with_its_policy():
     assert float(bx.duality_gap(game.lower(fast.x), fast.policy).absolute) < 1e-3
 
 
+@pytest.mark.slow
 def test_constraints_are_kept():
     inside = lambda x: jnp.clip(x, -1.0, 1.0)
     solution = bx.solve(quadratic(inside), bx.Anderson(DESCENT), jnp.zeros(4), max_steps=300)
     np.testing.assert_allclose(solution.x, np.clip(OPTIMUM, -1, 1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_continues_bit_for_bit_and_runs_side_by_side():
     game = random_game(0)
     solver = bx.Anderson(bx.ImplicitGradient(optax.sgd(3.0)), 3)
@@ -102,6 +107,7 @@ def test_it_continues_bit_for_bit_and_runs_side_by_side():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_start_where_the_objective_is_not_finite_is_named():
     problem = bx.BilevelProblem(
         lambda x, policy, evaluation: jnp.log(x) + x**2, lambda x: quadratic().lower(x)

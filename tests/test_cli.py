@@ -98,6 +98,7 @@ def test_without_arguments_the_help_is_shown(cli):
     assert code == 2 and "compare" in out + err and "error" not in err
 
 
+@pytest.mark.slow
 def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
     folder = tmp_path / "runs" / "game"
     code, out, err = cli("solve", "--json", *QUICK, "--gap-tol", 10, "--out", folder, "--game", 4)
@@ -133,6 +134,7 @@ def test_an_infeasible_outcome_has_exit_code_1_and_says_what_to_do(cli):
     assert "infeasible" in out and "raise the penalty weight" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_a_problem_of_ones_own_is_solved(cli, own):
     code, out, err = cli("solve", f"{own}:make", "--json", "--starts", 1, "--steps", 400)
     line = json.loads(out)
@@ -201,6 +203,7 @@ def bad(*arguments):
         bad("nothing", "No such command"),
     ],
 )
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_code_2(cli, arguments, message):
     code, out, err = cli(*arguments)
     assert (code, out) == (2, "")
@@ -265,6 +268,7 @@ def test_a_run_interrupted_by_ctrl_c_is_resumed_to_the_same_numbers(cli, tmp_pat
         assert all((a[name] == b[name]).all() for name in b.files)
 
 
+@pytest.mark.slow
 def test_compare_runs_all_solvers_from_the_same_starts(cli, tmp_path):
     options = ("--solvers", "independent,pbrl", "--out", tmp_path / "c", "--json")
     code, out, _ = cli("compare", *QUICK, *options)
@@ -363,6 +367,7 @@ def test_without_temperature_the_policy_moves_by_its_logits():
     assert isinstance(solver(options={"tau": 0.0}).update, bx.SoftmaxLogits)
 
 
+@pytest.mark.slow
 def test_tau_0_and_the_learning_rate_are_taken(cli):
     code, out, _ = cli(
         "solve", *QUICK, "--tau", 0, "--learning-rate", 0.5, "--gap-tol", 10, "--json"
@@ -370,6 +375,7 @@ def test_tau_0_and_the_learning_rate_are_taken(cli):
     assert code == 0 and np.isfinite(json.loads(out)["upper_value"])
 
 
+@pytest.mark.slow
 def test_polishing_ends_at_an_optimum_and_is_honoured_by_resume(cli, tmp_path, monkeypatch):
     own, folder = [*QUICK, "--gap-tol", 10, "--json"], tmp_path / "run"
     rough = json.loads(cli("solve", *own)[1])
@@ -412,6 +418,7 @@ def python(code, **environment):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, extra", [("typer", "cli"), ("rich", "cli")])
 def test_a_missing_extra_is_named_in_one_sentence(name, extra):
     done = python(

@@ -67,6 +67,7 @@ def without_time(history):
     return [tuple(line[key] for key in keys) for line in ordered]
 
 
+@pytest.mark.slow
 def test_every_start_ends_where_solve_ends(whole):
     run, _, _ = whole
     for x0, solution in zip(STARTS, run.solutions, strict=True):
@@ -232,6 +233,7 @@ def problem(upper):
     return bx.BilevelProblem(upper, lambda x: mdp(x, discount=0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "upper, message",
     [
@@ -280,6 +282,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_work(tmp_path):
         bx.run(problem(upper), SOLVER, jnp.zeros((1, 2)), directory=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_where_no_start_is_feasible_the_result_says_so():
     solver = bx.IndependentGradient()
     run = bx.run(game(), solver, list(STARTS), max_steps=2, gap_tol=1e-9)

@@ -76,6 +76,7 @@ def test_the_first_order_oracle_ends_at_newtons_equilibrium():
     np.testing.assert_allclose(found.policy[1], exact.policy[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_warm_start_changes_the_steps_and_not_the_answer():
     game = random_game(2, 0.01)
     cold = bx.solve_game(game, bx.ShapleyNewton())
@@ -88,6 +89,7 @@ def test_a_warm_start_changes_the_steps_and_not_the_answer():
     assert again.steps <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_without_regulariser_the_value_is_the_linear_programs(seed):
     rng = np.random.default_rng(seed)
@@ -106,6 +108,7 @@ def test_without_regulariser_the_value_is_the_linear_programs(seed):
     assert max(payoff @ q) < value + 1e-5
 
 
+@pytest.mark.slow
 def test_without_regulariser_a_markov_game_has_the_value_of_shapleys_iteration():
     game = random_game(4, 0.0, discount=0.5)
     reward, kernel = as_numpy(game).reward, as_numpy(game).kernel

@@ -167,6 +167,7 @@ def test_players_of_a_general_game_face_the_average_over_all_joint_actions():
 # Gradients (M13)
 
 
+@pytest.mark.slow
 def test_the_gap_and_its_gradients_match_differences_in_x_and_both_policies(penalised):
     p, q = policies()
     x, flat = np.asarray(X), np.concatenate([np.log(p[MASKS[0]]), np.log(q[MASKS[1]])])
@@ -255,6 +256,7 @@ def test_a_tuple_of_a_game_and_an_mdp_is_two_lower_levels():
     assert solution.result == bx.RESULTS.successful and solution.gap < 1e-3
 
 
+@pytest.mark.slow
 def test_the_natural_step_converges_quadratically_to_an_equilibrium():
     problem = bx.BilevelProblem(lambda x, policy, e: 0 * jnp.sum(x), PROBLEM.lower)
     solver = bx.PBRL(update=bx.Alternating(optax.sgd(0.0)), penalty_weight=1.0)

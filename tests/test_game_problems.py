@@ -136,6 +136,7 @@ def test_sentinel_and_intruder_play_by_their_rules():
     assert start[8] == 1 and start.sum() == 1  # the intruder in cell 0, the sentinel in cell 8
 
 
+@pytest.mark.slow
 def test_visits_are_those_of_a_simulation():
     size, cells = 3, 9
     zoo = problems.sentinel_intruder(size=size)
@@ -196,6 +197,7 @@ def test_independent_moves_are_the_product_of_two_kernels():
 # Matrix games
 
 
+@pytest.mark.slow
 def test_the_value_of_a_matrix_game_is_that_of_the_linear_program():
     zoo = problems.matrix_game(payoff=PAYOFF)
     x = jnp.asarray([[0.1, 0.2, -0.1], [0.0, 0.3, 0.2]])
@@ -235,6 +237,7 @@ def test_a_matrix_game_is_solved_on_the_command_line(capsys, tmp_path):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_faulty_games_on_the_command_line_are_refused_in_one_sentence(capsys):
     for arguments, words in (
         (["matrix-game", "--payoff", "[[1,2],[3]]"], "the rows have [2, 1] entries"),

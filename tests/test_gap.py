@@ -115,6 +115,7 @@ def leaving(mdp, values):
     return eqx.tree_at(lambda r: (r.values, r.policy), response, fields)
 
 
+@pytest.mark.slow
 def test_at_discount_1_staying_for_nothing_is_not_overlooked():
     # U = -1 satisfies T U <= U, yet staying earns 0: only a strict inequality bounds it.
     mdp = chain(jnp.array(0.0))

@@ -114,6 +114,7 @@ value_penalty = jax.jit(
 )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 3.0]))
 def test_a_small_gradient_in_the_policy_means_a_small_gap(seed, sharpness):
     # Gradient dominance (after Mei et al. 2020, lemma 15), with explicit constants:

@@ -92,6 +92,7 @@ def test_dense_and_sparse_kernels_of_one_policy_are_one_matrix():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["factor", "stale inverse", "krylov"])
 def test_derivatives_of_both_solves_match_central_differences(way):
     sparse = random_chain(12, 3)

@@ -111,6 +111,7 @@ def test_the_performance_difference_lemma_holds(regularizer, seed):
     np.testing.assert_allclose(difference, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 @given(seed=SEEDS)
 def test_the_gap_is_the_visited_regret_of_optimal_action_values(regularizer, seed):
@@ -141,6 +142,7 @@ def test_no_random_policy_beats_the_best_response(seed):
 # Independent values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_unregularised_optimum_is_the_best_of_all_deterministic_policies(seed):
     mdp = random_mdp(seed, tau=0.0)
@@ -312,6 +314,7 @@ def test_the_gradient_of_the_return_in_the_reward_is_the_occupancy():
     np.testing.assert_allclose(gradient.initial, bx.state_values(mdp, policy), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_gradients_in_kernel_discount_tau_and_policy_match_differences(regularizer):
     mdp = random_mdp(13, regularizer=regularizer)
@@ -378,6 +381,7 @@ def contexts(count):
     return singles, stacked
 
 
+@pytest.mark.slow
 def test_a_stacked_mdp_is_its_contexts_side_by_side():
     singles, stacked = contexts(3)
     assert stacked.stacked and stacked.num_states == S

@@ -97,6 +97,7 @@ def random_model(seed, states=5, actions=3):
     return draw.normal(size=(states, actions)), kernel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_a_finite_horizon_gives_the_values_of_backward_induction(discount):
     reward, kernel = random_model(0)
@@ -107,6 +108,7 @@ def test_a_finite_horizon_gives_the_values_of_backward_induction(discount):
     assert float(jnp.sum(mdp.initial)) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_rewards_kernels_and_masks_may_change_with_time():
     _, kernel = random_model(1)
     reward = np.random.default_rng(2).normal(size=(4, 5, 3))
@@ -121,6 +123,7 @@ def test_rewards_kernels_and_masks_may_change_with_time():
     np.testing.assert_allclose(jnp.sum(bx.occupancy(mdp, response.policy)), 4, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_finite_horizon_of_successor_lists_is_that_of_the_dense_kernel():
     reward, kernel = random_model(3)
     lists = bx.SuccessorList(np.broadcast_to(np.arange(5), kernel.shape), kernel)

@@ -58,6 +58,7 @@ def unrolled(game, steps):
     return one(jnp.asarray(X), tuple(map(jnp.asarray, POLICY)))
 
 
+@pytest.mark.slow
 def test_the_gradient_passes_through_every_step():
     game = incentive(0)
     terms, gradient, policy, _ = unrolled(game, STEPS)

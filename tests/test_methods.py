@@ -117,6 +117,7 @@ def test_exact_covariances_and_expectations_are_the_hypergradient(which, solver)
 PLAIN, CRITIC = Rollouts(16, 100), Rollouts(16, 100, critic=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "solver"),
     [
@@ -234,6 +235,7 @@ def test_while_x_rests_the_actor_critic_reaches_pbrls_gradient():
     np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_attenuating_temperature_ends_at_the_problems_own():
     game, x0 = random_game(0), jnp.zeros((3, 2))
     solver = ActorCritic(optax.sgd(0.0), 1e3, initial=5.0, attenuation=2.0)
@@ -295,6 +297,7 @@ def refusal(name, zoo):
     return eqx.filter_eval_shape(solver.step, estimator, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hpgd", "sobirl", "bc-hg"])
 def test_methods_of_one_follower_refuse_what_they_cannot_answer(name):
     with pytest.raises(ValueError, match="ZeroSumGame, whose players answer each other; use Impl"):

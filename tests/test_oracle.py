@@ -148,6 +148,7 @@ def test_a_large_sparse_model_has_the_values_that_quantecon_finds():
     np.testing.assert_array_equal(np.argmax(response.policy, -1), expected.sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", REGULARIZERS[:2], ids=name)
 def test_a_large_soft_model_agrees_with_plain_value_iteration(regularizer):
     reward, transition = random_lists(DENSE_LIMIT + 1, 3, 4)
@@ -196,6 +197,7 @@ def test_an_oracle_stops_where_rounding_ends_its_descent(oracle):
     assert not response.converged[response.residual > 0].any()
 
 
+@pytest.mark.slow
 def test_single_precision_says_what_it_cannot_reach():
     double = jax.tree.map(
         lambda leaf: leaf[0], eqx.filter(models(bx.NegativeEntropy()), eqx.is_array)
@@ -240,6 +242,7 @@ def test_contexts_alone_stacked_and_side_by_side_give_the_same_response(oracle):
             np.testing.assert_allclose(alone.policy, other.policy, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_steps_by_hand_are_those_of_the_loop():
     oracle = bx.NewtonKrylov()
     mdp = bx.MDP(*random_model(), discount=0.95, tau=0.1)

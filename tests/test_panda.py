@@ -32,6 +32,7 @@ def test_with_many_inner_steps_the_gradient_in_x_is_that_of_pbrl():
         np.testing.assert_allclose(moved, expected, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_penalty_seen_is_a_lower_bound_of_the_certified_gap():
     for steps in (1, 2, 4, 8):
         solution = solve(incentive(0), steps)

@@ -92,6 +92,7 @@ def test_the_held_out_share_is_exact_random_and_never_sampled():
     assert set(np.asarray(pairs.first.reward[:, 0])[real]) == set(range(40)) - training
 
 
+@pytest.mark.slow
 def test_pairs_added_one_by_one_are_held_out_in_the_same_share():
     buffer = PreferenceBuffer.empty(40, numbered(0, 1).first, share=0.25)
     for start in range(20):
@@ -126,6 +127,7 @@ def save(directory, pairs=None):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, bool, np.float32])
 def test_a_data_set_survives_a_round_trip_and_fills_a_buffer(tmp_path, dtype):
     pairs = numbered(0, 4, dtype)

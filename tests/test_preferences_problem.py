@@ -55,6 +55,7 @@ def visits(policy):
     return (1 - DISCOUNT) * np.linalg.solve(np.eye(S) - DISCOUNT * chain.T, START)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2])
 def test_f_is_the_sum_over_all_pairs_of_paths(length):
     paths = []  # (probability, fitted sum, true sum)
@@ -105,6 +106,7 @@ def test_f_is_the_mean_loss_of_simulated_labels():
     assert abs(losses.mean() - f(small(segment_length=length), X, POLICY)) < 3 * error
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_central_differences():
     problem = small()
     in_x, in_policy = jax.jit(jax.grad(lambda x, pi: f(problem, x, pi), (0, 1)))(X, POLICY)
@@ -120,12 +122,14 @@ def test_gradients_agree_with_central_differences():
         np.testing.assert_allclose(slope / (2 * h), expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_fit_is_the_minimum_at_a_fixed_policy():
     problem = small()
     found = minimize(lambda x: float(f(problem, x, POLICY)), np.zeros(D), method="BFGS")
     np.testing.assert_allclose(problem.fit(jnp.asarray(POLICY)), found.x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_that_holds_the_true_reward_loses_the_entropy_of_the_labels_whatever_the_policy():
     problem = small(np.eye(S * A).reshape(S, A, S * A))
     x = jnp.asarray(REWARD.reshape(-1))
@@ -227,6 +231,7 @@ def test_problems_that_make_no_sense_are_refused(change, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.slow
 def test_more_kinds_of_segments_than_pairs_can_be_made_of_are_refused():
     many = np.random.default_rng(2)
     mdp = bx.MDP(many.random((8, 4)), many.dirichlet(np.ones(8), (8, 4)), discount=0.9)

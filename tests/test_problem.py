@@ -64,6 +64,7 @@ def test_both_players_earn_what_a_loop_over_the_joint_game_says(sees_action):
     np.testing.assert_allclose(bx.expected_return(mdp, policy), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sees_action", [False, True])
 def test_the_best_response_beats_every_deterministic_follower(sees_action):
     game = random_game(3, sees_action=sees_action, tau=0.0)
@@ -94,6 +95,7 @@ def test_seeing_the_leaders_action_never_hurts_the_follower():
         assert values[1] >= values[0] - 1e-12
 
 
+@pytest.mark.slow
 def test_a_leader_of_one_action_changes_nothing():
     draw = np.random.default_rng(6)
     kernel = draw.dirichlet(np.ones(S), size=(S, 1, A))

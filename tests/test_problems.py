@@ -91,6 +91,7 @@ def test_problems_hand_their_arrays_to_the_compiler(name):
     assert max((np.size(constant) for constant in closed.consts), default=0) < 100
 
 
+@pytest.mark.slow
 def test_upper_is_minus_the_return_of_the_upper_reward():
     for name in ("four_rooms", "discrete_toy", "reward_design"):
         zoo = SMALL[name]()
@@ -102,6 +103,7 @@ def test_upper_is_minus_the_return_of_the_upper_reward():
         np.testing.assert_allclose(zoo.natural_value(upper), value, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_random_games_have_the_law_of_their_definition_and_their_own_seed():
     game = problems.stackelberg(states=40, seed=1).problem
     np.testing.assert_allclose(game.kernel.sum(-1), 1)
@@ -181,6 +183,7 @@ def four_rooms_value(w, tau, beta):
     return total
 
 
+@pytest.mark.slow
 def test_four_rooms_is_the_game_played_on_its_map():
     w = np.random.default_rng(0).normal(size=105)
     zoo = problems.four_rooms(tau=0.02, beta=3.0)

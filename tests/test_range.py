@@ -115,6 +115,7 @@ def test_no_tolerance_leaves_the_one_best_response():
     np.testing.assert_allclose([found.pessimistic, found.optimistic], value, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_ties_fall_against_the_leader_or_for_it():
     # Conitzer and Sandholm's game: at an even mixture of its rows the follower is indifferent.
     leader = jnp.array([[[1.0, 3.0], [0.0, 2.0]]])

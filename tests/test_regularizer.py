@@ -45,6 +45,7 @@ def projection(point):
     return np.maximum(point - shift, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGULARIZERS)
 @given(seed=SEEDS)
 def test_the_conjugate_is_the_value_at_the_greedy_policy_and_no_policy_beats_it(name, seed):
@@ -124,6 +125,7 @@ def test_the_derivative_of_the_value_matches_differences(regularizer):
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGULARIZERS)
 @given(seed=SEEDS)
 def test_a_mirror_step_minimises_its_proximal_objective(name, seed):

@@ -131,6 +131,7 @@ def test_the_report_says_what_to_do_where_a_run_failed(result, words):
     assert words in page and "raise the weight" in page
 
 
+@pytest.mark.slow
 def test_a_cost_is_better_where_it_is_smaller():
     page = report(outcome(ended(2.4), maximize=False))
     assert "smaller is better" in page and "0.1 better" in page

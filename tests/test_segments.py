@@ -79,6 +79,7 @@ def test_every_valid_start_is_drawn_equally_often():
     np.testing.assert_allclose(counts[where.ravel()], draws * share, atol=slack)
 
 
+@pytest.mark.slow
 def test_the_drawn_observation_keeps_its_dtype_and_shape():
     bits = jnp.ones((T, N, 2, 2, 1), bool)
     events = jnp.zeros((T, N), bool)

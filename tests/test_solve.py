@@ -164,6 +164,7 @@ def test_what_is_not_finite_ends_the_run_at_the_last_finite_point():
         bx.solve(Nearest(TARGET, jnp.array(-1.0)), IMPLICIT, ORIGIN)
 
 
+@pytest.mark.slow
 def test_float32_is_enough_for_a_first_answer():
     game = random_game(0, dtype=np.float32)
     solution = bx.solve(game, SOLVER, START.astype(np.float32), max_steps=300)

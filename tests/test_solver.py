@@ -24,6 +24,7 @@ def test_quasi_newton_never_rises_and_ends_at_a_stationary_point():
     assert solution.gap < 1e-10
 
 
+@pytest.mark.slow
 def test_polish_ends_no_worse_and_at_the_optimum_nearby():
     game = random_game(0)
     rough = bx.solve(game, bx.QuasiNewton(), START, max_steps=3)
@@ -59,6 +60,7 @@ def weights(weight, penalties):
     return series
 
 
+@pytest.mark.slow
 def test_weights_follow_their_rules():
     np.testing.assert_allclose(weights(bx.ConstantWeight(3.0), [1.0] * 3), [3, 3, 3])
     rising = bx.Homotopy(1.0, 100.0, 4)

@@ -19,6 +19,7 @@ def best_value(game, x):
     return -table.initial @ reference.values(table, reference.optimum(table)[1], reward)
 
 
+@pytest.mark.slow
 def test_the_hypergradient_norm_leaves_out_what_points_across_x():
     game = random_game(0, parameterization=bx.Simplex())
     at = lambda t: np.stack([0.5 + t, 0.5 - t], axis=-1)

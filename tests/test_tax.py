@@ -138,6 +138,7 @@ def test_a_law_on_a_grid_is_its_expectation_of_hat_functions():
         np.testing.assert_allclose(got, on_grid(mean, scale, grid), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_finer_grids_have_nearly_the_same_value():
     value = lambda points: float(value_at_best_response(_tax._tax_design(points, 2, TAU), X)[0])
     assert value(41) == pytest.approx(value(61), rel=0.01)
@@ -232,6 +233,7 @@ def test_wrong_arguments_are_named(wrong, message):
         problems.tax(**wrong)
 
 
+@pytest.mark.slow
 def test_the_picture_and_the_measures_tell_rates_hours_and_spending(small):
     policy, zero = jnp.full((2, 11, 16), 1 / 16), jnp.zeros(())
     successful = bx.RESULTS.successful

@@ -152,6 +152,7 @@ def test_the_gradient_of_the_travel_time_in_the_tolls_is_that_of_differences(
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_systems_without_matrices_give_the_same_flows(zoo, files, some_tolls, flows, monkeypatch):
     monkeypatch.setattr(_recursive_logit, "_MOST_ENTRIES", 0)
     road = problems.read_network(**files)

@@ -69,6 +69,7 @@ def test_with_random_moves_it_is_the_mean_reward_of_staying_that_counts(tau):
             wanderer(tau, [reward, -2.0], 0.0)
 
 
+@pytest.mark.slow
 def test_the_squared_norm_charges_half_of_tau_for_certainty():
     # A pure policy pays tau/2 per step, so staying for ever loses while its reward is below that.
     tau, reward = 2.0, 0.9
@@ -110,6 +111,7 @@ def test_the_loss_of_a_rounding_error_is_no_exit():
         bx.MDP(-np.ones((3, 1)), kernel, discount=1.0)
 
 
+@pytest.mark.slow
 def test_masks_and_contexts_are_heeded():
     free = network(1.0)
     reward = jnp.stack([free.reward, free.reward.at[1, 0].set(5.0)])
@@ -124,6 +126,7 @@ def test_masks_and_contexts_are_heeded():
     bx.MDP(reward, free.transition, discount=jnp.asarray([1.0, 0.99]), tau=1.0)
 
 
+@pytest.mark.slow
 def test_termination_makes_any_reward_legal():
     kernel = np.full((3, 2, 3), 0.99 / 3)
     mdp = bx.MDP(np.full((3, 2), 7.0), kernel, discount=1.0, tau=0.0)
