@@ -268,6 +268,7 @@ def test_a_process_that_dies_becomes_a_row_and_the_others_still_run(own):
     assert "no such luck" in rows[1]["error"]
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_goes_on_and_ends_as_an_uninterrupted_one(own, compiled, tmp_path):
     many = replace(own, cases=("cheap",), seeds=60)
     out = tmp_path / "out"
@@ -554,6 +555,7 @@ def test_a_failed_measurement_is_repeated_too(own, tmp_path, monkeypatch):
     assert {row["case"]: row["steps"] for row in rows} == {"cheap": 500, "dear": 1300}
 
 
+@pytest.mark.slow
 def test_a_reference_says_for_itself_what_computed_it(own, tmp_path, cli):
     path = tmp_path / "own.py"
     path.write_text(OWN.replace('"own.py:good",', '"pbrl",'))
