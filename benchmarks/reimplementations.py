@@ -17,7 +17,8 @@ import jax
 import optax
 
 import bilevax as bx
-from bilevax.methods import HPGD, Request, Rollouts, adaptive_model_design, build_solver
+from bilevax import methods
+from bilevax.methods import Request, Rollouts, build_solver
 from bilevax.problems import ZooProblem, discrete_toy, four_rooms, random_reward
 
 jax.config.update("jax_enable_x64", True)
@@ -103,7 +104,7 @@ def over_150_steps(zoo: ZooProblem, solution) -> float:
 
 def amd(beta: float, published: float, independent: float) -> Fact:
     zoo = four_rooms(tau=0.003, beta=beta)
-    solutions, cpu = solve(zoo, adaptive_model_design(0.5, 1.0), 4000, near(zoo, 1))
+    solutions, cpu = solve(zoo, methods.amd(0.5, 1.0), 4000, near(zoo, 1))
     found = values(zoo, solutions)
     known = f"{published:.2f}; independently {independent:.3f}"
     return Fact(
@@ -114,7 +115,8 @@ def amd(beta: float, published: float, independent: float) -> Fact:
 def hpgd_clipped(seeds: int) -> Fact:
     zoo = four_rooms(tau=0.001, beta=1.0)
     clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5))
-    return hpgd(zoo, "HPGD, clipped SGD", HPGD(clipped, rollouts=Rollouts(EPISODES, 500)), seeds)
+    solver = methods.hpgd(clipped, rollouts=Rollouts(EPISODES, 500))
+    return hpgd(zoo, "HPGD, clipped SGD", solver, seeds)
 
 
 def hpgd_default(seeds: int) -> Fact:

@@ -12,19 +12,19 @@ from games import random_game
 
 import bilevax as bx
 from bilevax.methods import (
-    BCHG,
-    HPGD,
     METHODS,
     ActorCritic,
     AdjointSweeps,
-    MSoBiRL,
-    Nested,
     Request,
     Rollouts,
-    SoBiRL,
     ZeroOrder,
-    adaptive_model_design,
+    amd,
+    bc_hg,
     build_solver,
+    hpgd,
+    m_sobirl,
+    nested,
+    sobirl,
 )
 from bilevax.problems import bimatrix, matrix_game, random_reward, stackelberg
 
@@ -106,7 +106,7 @@ def unbiased(samples, expected):
 
 
 @pytest.mark.parametrize(
-    ("which", "solver"), [(0, BCHG(WHOLE)), (1, HPGD(WHOLE, rollouts=None))], ids=("bc-hg", "hpgd")
+    ("which", "solver"), [(0, bc_hg(WHOLE)), (1, hpgd(WHOLE, rollouts=None))], ids=("bc-hg", "hpgd")
 )
 def test_exact_covariances_and_expectations_are_the_hypergradient(which, solver):
     (problem, x), expected = PROBLEMS[which], exact(*PROBLEMS[which])
@@ -121,10 +121,10 @@ PLAIN, CRITIC = Rollouts(16, 100), Rollouts(16, 100, critic=True)
 @pytest.mark.parametrize(
     ("which", "solver"),
     [
-        (0, HPGD(WHOLE, rollouts=PLAIN)),
-        (0, SoBiRL(WHOLE, backups=100, rollouts=CRITIC, derivatives=CRITIC)),
-        (1, HPGD(WHOLE, rollouts=PLAIN, advantage=PLAIN)),
-        (1, BCHG(WHOLE, rollouts=CRITIC)),
+        (0, hpgd(WHOLE, rollouts=PLAIN)),
+        (0, sobirl(WHOLE, backups=100, rollouts=CRITIC, derivatives=CRITIC)),
+        (1, hpgd(WHOLE, rollouts=PLAIN, advantage=PLAIN)),
+        (1, bc_hg(WHOLE, rollouts=CRITIC)),
     ],
     ids=("hpgd, oracle", "sobirl", "hpgd, Monte Carlo", "bc-hg"),
 )
@@ -161,8 +161,8 @@ class Moving(eqx.Module):
 @pytest.mark.parametrize(
     "solver",
     [
-        HPGD(WHOLE, rollouts=PLAIN, advantage=PLAIN),
-        HPGD(WHOLE, rollouts=CRITIC, advantage=CRITIC),
+        hpgd(WHOLE, rollouts=PLAIN, advantage=PLAIN),
+        hpgd(WHOLE, rollouts=CRITIC, advantage=CRITIC),
     ],
     ids=("plain", "critic"),
 )
@@ -177,7 +177,7 @@ def test_sampled_gradients_are_unbiased_where_tau_and_discount_move(solver):
 def test_inner_iterations_take_sobirl_to_the_hypergradient():
     (problem, x), errors = PROBLEMS[1], []
     for count in (3, 100):
-        solver = MSoBiRL(WHOLE, backups=count, adjoint=AdjointSweeps(count))
+        solver = m_sobirl(WHOLE, backups=count, adjoint=AdjointSweeps(count))
         gradient = moved(solver, problem, x, KEY[None])[0]
         errors.append(np.max(np.abs(gradient - exact(problem, x))))
     assert errors[0] > 1e-6 and errors[1] < 1e-10
@@ -210,13 +210,13 @@ def test_a_wide_radius_sees_the_smoothed_value():
 
 def test_long_learning_from_the_uniform_policy_gives_the_hypergradient():
     problem, x = PROBLEMS[1]
-    gradient = moved(Nested(WHOLE, inner_steps=60, step_size=10.0), problem, x, KEY[None])[0]
+    gradient = moved(nested(WHOLE, inner_steps=60, step_size=10.0), problem, x, KEY[None])[0]
     np.testing.assert_allclose(gradient, exact(problem, x), atol=1e-9)
 
 
 def test_a_nested_learner_forgets_what_it_learned():
     problem, x = PROBLEMS[1]
-    solver, estimator = Nested(optax.sgd(0.0), inner_steps=2), bx.Exact(problem)
+    solver, estimator = nested(optax.sgd(0.0), inner_steps=2), bx.Exact(problem)
     step = eqx.filter_jit(solver.step)
     first = step(estimator, eqx.filter_jit(solver.init)(estimator, x, None, KEY))
     second = step(estimator, first)
@@ -246,7 +246,7 @@ def test_the_attenuating_temperature_ends_at_the_problems_own():
 def test_adaptive_model_design_is_clipped_descent_on_the_hypergradient():
     problem, x = PROBLEMS[0]
     step, gradient = (
-        moved(adaptive_model_design(0.5, 1e-3), problem, x, KEY[None])[0],
+        moved(amd(0.5, 1e-3), problem, x, KEY[None])[0],
         exact(problem, x),
     )
     np.testing.assert_allclose(step, 0.5e-3 * gradient / np.linalg.norm(gradient), atol=1e-12)
@@ -313,19 +313,19 @@ def test_methods_of_one_follower_refuse_what_they_cannot_answer(name):
         (lambda: refusal("amd", bimatrix(tau=0.0)), "tau is 0, where the best response has no"),
         (lambda: Rollouts(0), "Rollouts: episodes is 0"),
         (lambda: AdjointSweeps(0), "AdjointSweeps: sweeps is 0"),
-        (lambda: MSoBiRL(backups=0), "MSoBiRL: backups is 0"),
-        (lambda: SoBiRL(backups=0), "SoBiRL: backups is 0"),
+        (lambda: m_sobirl(backups=0), "ThroughResponse: backups is 0"),
+        (lambda: sobirl(backups=0), "ThroughResponse: backups is 0"),
         (lambda: ZeroOrder(radius=0.0), r"ZeroOrder: radius is 0\.0"),
         (lambda: ZeroOrder(directions=0), "ZeroOrder: directions is 0"),
-        (lambda: Nested(inner_steps=0), "Nested: inner_steps is 0"),
-        (lambda: Nested(step_size=-1.0), r"Nested: step_size is -1\.0"),
+        (lambda: nested(inner_steps=0), "MetaGradient: inner_steps is 0"),
+        (lambda: nested(step_size=-1.0), r"MetaGradient: step_size is -1\.0"),
         (lambda: ActorCritic(initial=0.5), r"ActorCritic: initial is 0\.5"),
         (lambda: ActorCritic(attenuation=0.0), r"ActorCritic: attenuation is 0\.0"),
         (lambda: ActorCritic(policy_step=2.0), r"ActorCritic: policy_step is 2\.0"),
         (lambda: ActorCritic(penalty_weight=0.0), r"ActorCritic: penalty_weight is 0\.0"),
-        (lambda: adaptive_model_design(clip=0.0), r"amd: clip is 0\.0"),
+        (lambda: amd(clip=0.0), r"amd: clip is 0\.0"),
         (
-            lambda: moved(SoBiRL(), random_reward(states=2).problem, jnp.ones(100), KEY[None]),
+            lambda: moved(sobirl(), random_reward(states=2).problem, jnp.ones(100), KEY[None]),
             "Rollouts: RandomReward has no upper_reward",
         ),
     ],
@@ -344,7 +344,7 @@ def test_samples_alone_give_no_hypergradient():
     from bilevax.deep.sampled import Sampled
 
     estimator, x = Sampled(random_game(0)), jnp.zeros((3, 2))
-    for solver in (BCHG(), ZeroOrder()):
+    for solver in (bc_hg(), ZeroOrder()):
         state = eqx.filter_eval_shape(solver.init, estimator, x, None, KEY)
         with pytest.raises(ValueError, match=r"Sampled: .* use PBRL"):
             eqx.filter_eval_shape(solver.step, estimator, state)

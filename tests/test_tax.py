@@ -18,7 +18,7 @@ import bilevax as bx
 from bilevax import problems
 from bilevax.cli.entry import execute
 from bilevax.deep import sampled as sm
-from bilevax.methods import HPGD, Rollouts
+from bilevax.methods import Rollouts, hpgd
 from bilevax.problems import _tax
 
 X = jnp.asarray([0.4, 0.7, 0.2, 1.1])
@@ -177,7 +177,7 @@ def hpgd_gradients(problem, x, keys):
     """Per key: the gradient along which HPGD moves, by episodes of 100 steps."""
     # With returns in place of a critic the noise is eight times as large.
     estimator, rollouts, rate = bx.Exact(problem), Rollouts(128, 100, critic=True), 1e-6
-    solver = HPGD(optax.sgd(rate), rollouts=rollouts, advantage=rollouts)
+    solver = hpgd(optax.sgd(rate), rollouts=rollouts, advantage=rollouts)
 
     def one(key):
         return (x - solver.step(estimator, solver.init(estimator, x, None, key)).x) / rate

@@ -103,7 +103,15 @@ class Anderson(AbstractSolver):
         onward = self._onward(estimator, state.x, new, objective, mixing)
         shorter = self._shorter(estimator, state)
         moved = jax.tree.map(lambda a, b: jnp.where(taken, a, b), onward, shorter)
-        return next_state(state, moved)
+        return next_state(
+            state,
+            x=moved.x,
+            policy=moved.policy,
+            update=moved.update,
+            memory=moved.memory,
+            weight=moved.weight,
+            progress=moved.progress,
+        )
 
     def settled(self, state):
         return jnp.asarray(True)
@@ -152,4 +160,4 @@ class Anderson(AbstractSolver):
             mixing,
             (jnp.minimum(mixing.count, 1), length, jnp.asarray(False)),
         )
-        return eqx.tree_at(lambda s: (s.x, s.update, s.step), state, (trial, kept, state.step + 1))
+        return eqx.tree_at(lambda s: (s.x, s.update), state, (trial, kept))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._exact import AbstractEstimator, Terms
+from .._exact import AbstractEstimator, Curvature, Terms
 from .._types import Array, Bool, Int, Key, PyTree, Scalar
 
 
@@ -124,20 +124,11 @@ class Alternating(AbstractUpdate):
 
     def __call__(self, estimator, gradient, x, policy, memory, state):
         terms, (_, in_policy), memory = gradient(policy, memory)
-        if terms.curvature is None:
-            raise ValueError(
-                "Alternating: the policy's step has no curvature to divide by, because tau is 0, "
-                "the lower level is a game of n players, or gradients are sampled; give a positive "
-                "tau, or use SoftmaxLogits."
-            )
-        step = jax.tree.map(
-            lambda g, curvature: self.policy_step * curvature.divide(g), in_policy, terms.curvature
-        )
+        curvature = known_curvature("Alternating", terms)
+        step = jax.tree.map(lambda g, c: self.policy_step * c.divide(g), in_policy, curvature)
         policy = estimator.mirror_step(x, policy, step)
         terms, (in_x, _), memory = gradient(policy, memory)
-        moves, state = self.optimizer.update(in_x, state, x)
-        norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
-        x = estimator.project(optax.apply_updates(x, moves))
+        x, state, norm = move_x(estimator, self.optimizer, x, in_x, state)
         return Moved(x, policy, norm, terms, memory, state)
 
 
@@ -198,6 +189,39 @@ def projected_gradient(estimator: AbstractEstimator, x: PyTree, gradient: PyTree
     return jax.tree.map(jnp.subtract, x, moved)
 
 
+def move_x(
+    estimator: AbstractEstimator,
+    optimizer: optax.GradientTransformation,
+    x: PyTree,
+    gradient: PyTree,
+    update: PyTree,
+) -> tuple[PyTree, PyTree, Scalar]:
+    """x after the optimiser's step, projected; the optimiser's state; ||x - P(x - gradient)||."""
+    norm = optax.tree.norm(projected_gradient(estimator, x, gradient))
+    moves, update = optimizer.update(gradient, update, x)
+    return estimator.project(optax.apply_updates(x, moves)), update, norm
+
+
+def known_curvature(owner: str, terms: Terms, instead: str = "use SoftmaxLogits") -> PyTree:
+    """The curvature in the policies, or a ``ValueError`` that says why there is none."""
+    if terms.curvature is None:
+        raise ValueError(
+            f"{owner}: the policies' step has no curvature to divide by, because tau is 0, the "
+            "lower level is a game of n players, or gradients are sampled; give a positive tau, or "
+            f"{instead}."
+        )
+    return terms.curvature
+
+
+def learning_step(owner: str, terms: Terms, in_policy: PyTree, share: float) -> PyTree:
+    """The natural step of policies that learn: what an opponent would answer is not looked at."""
+    return jax.tree.map(
+        lambda g, known: share * Curvature(known.modulus, None).divide(g),
+        in_policy,
+        known_curvature(owner, terms, "use PBRL with SoftmaxLogits"),
+    )
+
+
 class AbstractSolver(eqx.Module):
     """A bilevel method: frozen configuration with pure ``init`` and ``step``."""
 
@@ -249,16 +273,61 @@ def first_state(x: PyTree, policy: PyTree, update: PyTree, memory: PyTree, weigh
     )
 
 
-def next_state(old: State, new: State) -> State:
-    """The new state, or the old one marked as failed where the new one is not finite.
+def progress_of(terms: Terms, weight: Scalar, norm: Scalar) -> Progress:
+    """The progress line of a gradient's terms."""
+    return Progress(terms.upper, terms.penalty, weight, norm, terms.converged)
 
-    Its key is fresh in either case.
+
+def next_state(
+    old: State,
+    *,
+    x: PyTree,
+    policy: PyTree,
+    update: PyTree,
+    memory: PyTree,
+    progress: Progress,
+    weight: Scalar | None = None,
+) -> State:
+    """The state after a step, or the old one marked as failed where the new one is not finite.
+
+    The step is counted and the key is fresh in either case; the weight is the old one by default.
     """
     # The logits of masked actions are -inf for good, so only what is meant to be finite is tested.
-    values = (new.x, new.policy, new.progress.upper_value, new.progress.gradient_norm)
+    values = (x, policy, progress.upper_value, progress.gradient_norm)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(z)) for z in jax.tree.leaves(values)]))
-    kept = jax.tree.map(
-        lambda a, b: jnp.where(finite, a, b), (new.x, new.policy), (old.x, old.policy)
+    x, policy = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (x, policy), (old.x, old.policy))
+    return State(
+        x=x,
+        policy=policy,
+        update=update,
+        memory=memory,
+        weight=old.weight if weight is None else weight,
+        key=jax.random.split(old.key)[0],
+        step=old.step + 1,
+        failed=~finite,
+        progress=progress,
     )
-    key = jax.random.split(old.key)[0]
-    return eqx.tree_at(lambda s: (s.x, s.policy, s.failed, s.key), new, (*kept, ~finite, key))
+
+
+def descended(
+    estimator: AbstractEstimator,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    gradient: PyTree,
+    terms: Terms,
+    policy: PyTree,
+    memory: PyTree,
+    *,
+    weight: Scalar | None = None,
+) -> State:
+    """The state after x alone has moved, along a gradient whose optimiser is all of the update."""
+    x, update, norm = move_x(estimator, optimizer, state.x, gradient, state.update)
+    return next_state(
+        state,
+        x=x,
+        policy=policy,
+        update=update,
+        memory=memory,
+        weight=weight,
+        progress=progress_of(terms, state.weight, norm),
+    )

@@ -4,16 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from .._oracle import AbstractOracle, PolicyIteration
-from .base import (
-    AbstractSolver,
-    Progress,
-    State,
-    first_policy,
-    first_state,
-    next_state,
-    projected_gradient,
-    step_key,
-)
+from .base import AbstractSolver, descended, first_policy, first_state, step_key
 
 
 class ImplicitGradient(AbstractSolver):
@@ -39,22 +30,7 @@ class ImplicitGradient(AbstractSolver):
         terms, gradient, policy, memory = estimator.hypergradient(
             self.oracle, state.x, state.memory, step_key(state)
         )
-        moves, update = self.optimizer.update(gradient, state.update, state.x)
-        x = estimator.project(optax.apply_updates(state.x, moves))
-        norm = optax.tree.norm(projected_gradient(estimator, state.x, gradient))
-        progress = Progress(terms.upper, terms.penalty, state.weight, norm, terms.converged)
-        new = State(
-            x,
-            policy,
-            update,
-            memory,
-            state.weight,
-            state.key,
-            state.step + 1,
-            state.failed,
-            progress,
-        )
-        return next_state(state, new)
+        return descended(estimator, self.optimizer, state, gradient, terms, policy, memory)
 
     def settled(self, state):
         return jnp.asarray(True)

@@ -7,12 +7,11 @@ from .._oracle import PolicyIteration
 from .base import (
     AbstractSolver,
     AbstractUpdate,
-    Progress,
     SoftmaxLogits,
-    State,
     first_policy,
     first_state,
     next_state,
+    progress_of,
     step_key,
 )
 
@@ -39,21 +38,14 @@ class IndependentGradient(AbstractSolver):
             return estimator.independent_gradient(state.x, policy, memory, step_key(state))
 
         moved = self.update(estimator, gradient, state.x, state.policy, state.memory, state.update)
-        terms = moved.terms
-        new = State(
+        return next_state(
+            state,
             x=moved.x,
             policy=moved.policy,
             update=moved.state,
             memory=moved.memory,
-            weight=state.weight,
-            key=state.key,
-            step=state.step + 1,
-            failed=state.failed,
-            progress=Progress(
-                terms.upper, terms.penalty, state.weight, moved.norm, terms.converged
-            ),
+            progress=progress_of(moved.terms, state.weight, moved.norm),
         )
-        return next_state(state, new)
 
     def settled(self, state):
         return jnp.asarray(True)

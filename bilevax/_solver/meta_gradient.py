@@ -4,16 +4,7 @@ import jax.numpy as jnp
 import optax
 
 from .._oracle import PolicyIteration
-from .base import (
-    AbstractSolver,
-    Progress,
-    State,
-    first_policy,
-    first_state,
-    next_state,
-    projected_gradient,
-    step_key,
-)
+from .base import AbstractSolver, descended, first_policy, first_state, step_key
 
 
 class MetaGradient(AbstractSolver):
@@ -28,11 +19,13 @@ class MetaGradient(AbstractSolver):
         optimizer: any optax optimiser of x.
         inner_steps: K.
         step_size: of the mirror ascent, as of ``PolicyMirrorDescent``.
+        restarts: whether the players learn from the uniform policy anew at every step.
     """
 
     optimizer: optax.GradientTransformation = optax.adam(0.05)
     inner_steps: int = 10
     step_size: float = 1.0
+    restarts: bool = False
 
     def __check_init__(self):
         if self.inner_steps < 1:
@@ -49,20 +42,7 @@ class MetaGradient(AbstractSolver):
 
     def step(self, estimator, state):
         terms, gradient, policy, memory = self._unrolled(estimator, state)
-        moves, update = self.optimizer.update(gradient, state.update, state.x)
-        norm = optax.tree.norm(projected_gradient(estimator, state.x, gradient))
-        new = State(
-            x=estimator.project(optax.apply_updates(state.x, moves)),
-            policy=policy,
-            update=update,
-            memory=memory,
-            weight=state.weight,
-            key=state.key,
-            step=state.step + 1,
-            failed=state.failed,
-            progress=Progress(terms.upper, terms.penalty, state.weight, norm, terms.converged),
-        )
-        return next_state(state, new)
+        return descended(estimator, self.optimizer, state, gradient, terms, policy, memory)
 
     def settled(self, state):
         return jnp.asarray(True)
@@ -73,9 +53,12 @@ class MetaGradient(AbstractSolver):
         return state.x, policy
 
     def _unrolled(self, estimator, state):
+        policy = state.policy
+        if self.restarts:
+            policy, _ = estimator.init(PolicyIteration(), state.x, step_key(state))
         return estimator.unrolled_gradient(
             state.x,
-            state.policy,
+            policy,
             state.memory,
             step_key(state),
             steps=self.inner_steps,

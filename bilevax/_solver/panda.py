@@ -5,19 +5,9 @@ import jax
 import optax
 from jax import lax
 
-from .._exact import Curvature
 from .._oracle import AbstractOracle, PolicyMirrorDescent
 from .._penalty import NikaidoIsoda
-from .base import (
-    AbstractSolver,
-    Progress,
-    State,
-    first_policy,
-    first_state,
-    next_state,
-    projected_gradient,
-    step_key,
-)
+from .base import AbstractSolver, descended, first_policy, first_state, learning_step, step_key
 from .weight import AbstractWeight, Homotopy, as_weight
 
 
@@ -73,43 +63,19 @@ class PANDA(AbstractSolver):
             policy, memory = carry
             memory = estimator.respond(self.oracle, x, policy, memory, keys[k, 0], single_loop=True)
             terms, (_, in_policy), memory = gradient(policy, memory, keys[k, 1])
-            return estimator.mirror_step(x, policy, self._move(terms, in_policy)), memory
+            step = learning_step("PANDA", terms, in_policy, self.policy_step)
+            return estimator.mirror_step(x, policy, step), memory
 
         carry = lax.fori_loop(0, self.inner_steps, inner, (state.policy, state.memory))
         policy, memory = carry
         terms, (in_x, _), memory = gradient(policy, memory, last)
-        moves, update = self.optimizer.update(in_x, state.update, x)
-        norm = optax.tree.norm(projected_gradient(estimator, x, in_x))
-        step = state.step + 1
-        new = State(
-            x=estimator.project(optax.apply_updates(x, moves)),
-            policy=policy,
-            update=update,
-            memory=memory,
-            weight=self.penalty_weight.next(weight, step, terms.penalty),
-            key=state.key,
-            step=step,
-            failed=state.failed,
-            progress=Progress(terms.upper, terms.penalty, weight, norm, terms.converged),
+        heavier = self.penalty_weight.next(weight, state.step + 1, terms.penalty)
+        return descended(
+            estimator, self.optimizer, state, in_x, terms, policy, memory, weight=heavier
         )
-        return next_state(state, new)
 
     def settled(self, state):
         return self.penalty_weight.settled(state.step, state.progress.penalty)
 
     def answer(self, estimator, state):
         return state.x, state.policy
-
-    def _move(self, terms, in_policy):
-        if terms.curvature is None:
-            raise ValueError(
-                "PANDA: the policies' step has no curvature to divide by, because tau is 0, the "
-                "lower level is a game of n players, or gradients are sampled; give a positive "
-                "tau, or use PBRL with SoftmaxLogits."
-            )
-        # An opponent's answer (the curvature's matrix) is just what PANDA does not look at.
-        return jax.tree.map(
-            lambda g, known: self.policy_step * Curvature(known.modulus, None).divide(g),
-            in_policy,
-            terms.curvature,
-        )

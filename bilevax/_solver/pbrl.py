@@ -10,11 +10,10 @@ from .base import (
     AbstractSolver,
     AbstractUpdate,
     Alternating,
-    Progress,
-    State,
     first_policy,
     first_state,
     next_state,
+    progress_of,
     step_key,
 )
 from .weight import AbstractWeight, Homotopy, as_weight
@@ -70,19 +69,15 @@ class PBRL(AbstractSolver):
             )
 
         moved = self.update(estimator, gradient, x, state.policy, memory, state.update)
-        terms, step = moved.terms, state.step + 1
-        new = State(
+        return next_state(
+            state,
             x=moved.x,
             policy=moved.policy,
             update=moved.state,
             memory=moved.memory,
-            weight=self.penalty_weight.next(weight, step, terms.penalty),
-            key=state.key,
-            step=step,
-            failed=state.failed,
-            progress=Progress(terms.upper, terms.penalty, weight, moved.norm, terms.converged),
+            weight=self.penalty_weight.next(weight, state.step + 1, moved.terms.penalty),
+            progress=progress_of(moved.terms, weight, moved.norm),
         )
-        return next_state(state, new)
 
     def settled(self, state):
         return self.penalty_weight.settled(state.step, state.progress.penalty)

@@ -11,7 +11,6 @@ from .._types import Array, Bool, PyTree, Scalar
 from .base import (
     AbstractSolver,
     Progress,
-    State,
     first_policy,
     first_state,
     next_state,
@@ -96,18 +95,14 @@ class QuasiNewton(AbstractSolver):
             optax.tree.norm(projected_gradient(estimator, search.x, search.gradient)),
             terms.converged,
         )
-        new = State(
+        return next_state(
+            eqx.tree_at(lambda s: s.policy, state, policy),
             x=self._trial(estimator, search),
             policy=policy,
             update=search,
             memory=jax.tree.map(lambda a, b: jnp.where(taken, a, b), memory, state.memory),
-            weight=state.weight,
-            key=state.key,
-            step=state.step + 1,
-            failed=state.failed,
             progress=progress,
         )
-        return next_state(eqx.tree_at(lambda s: s.policy, state, policy), new)
 
     def settled(self, state):
         return jnp.asarray(True)

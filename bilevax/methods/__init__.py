@@ -10,45 +10,36 @@ from .._hypergradient import AdjointSweeps as AdjointSweeps
 from .._hypergradient import ExactAdjoint as ExactAdjoint
 from .._hypergradient import Rollouts as Rollouts
 from .._solver.base import AbstractSolver
-from . import actor_critic, amd, bc_hg, hpgd, nested, pbrl_sl, sobirl, zero_order
+from . import (
+    _actor_critic,
+    _amd,
+    _bc_hg,
+    _hpgd,
+    _nested,
+    _pbrl_sl,
+    _sobirl,
+    _zero_order,
+)
+from ._actor_critic import ActorCritic as ActorCritic
+from ._amd import amd as amd
+from ._bc_hg import bc_hg as bc_hg
 from ._core import CORE
+from ._hpgd import hpgd as hpgd
 from ._method import Method as Method
 from ._method import Request as Request
 from ._method import is_unregularized
-from .actor_critic import ActorCritic as ActorCritic
-from .amd import amd as adaptive_model_design
-from .bc_hg import BCHG as BCHG
-from .hpgd import HPGD as HPGD
-from .nested import Nested as Nested
-from .pbrl_sl import pbrl_sl as single_loop_pbrl
-from .sobirl import MSoBiRL as MSoBiRL
-from .sobirl import SoBiRL as SoBiRL
-from .zero_order import ZeroOrder as ZeroOrder
+from ._nested import nested as nested
+from ._pbrl_sl import pbrl_sl as pbrl_sl
+from ._sobirl import m_sobirl as m_sobirl
+from ._sobirl import sobirl as sobirl
+from ._through_response import ThroughResponse as ThroughResponse
+from ._zero_order import ZeroOrder as ZeroOrder
 
-_FILES = (hpgd, amd, sobirl, bc_hg, pbrl_sl, actor_critic, zero_order, nested)
+_FILES = (_hpgd, _amd, _sobirl, _bc_hg, _pbrl_sl, _actor_critic, _zero_order, _nested)
 
 METHODS: dict[str, Method] = {
     method.name: method for method in (*CORE, *(file.METHOD for file in _FILES))
 }
-
-__all__ = [
-    "BCHG",
-    "HPGD",
-    "METHODS",
-    "ActorCritic",
-    "AdjointSweeps",
-    "ExactAdjoint",
-    "MSoBiRL",
-    "Method",
-    "Nested",
-    "Request",
-    "Rollouts",
-    "SoBiRL",
-    "ZeroOrder",
-    "adaptive_model_design",
-    "build_solver",
-    "single_loop_pbrl",
-]
 
 
 def build_solver(name: str, request: Request) -> AbstractSolver:

@@ -7,8 +7,7 @@ import optax
 from jax import lax
 
 from .._oracle import AbstractOracle, PolicyIteration
-from .._solver.base import AbstractSolver, step_key
-from ._descent import begin, best_response, descend
+from .._solver.base import AbstractSolver, descended, first_policy, first_state, step_key
 from ._method import Method, Request, settling_adam
 
 
@@ -39,7 +38,9 @@ class ZeroOrder(AbstractSolver):
             raise ValueError(f"ZeroOrder: directions is {self.directions}; give at least 1.")
 
     def init(self, estimator, x, policy, key):
-        return begin(estimator, self.optimizer, self.oracle, x, policy, key, ())
+        uniform, memory = estimator.init(self.oracle, x, key)
+        policy = first_policy(uniform, policy)
+        return first_state(x, policy, self.optimizer.init(x), memory, jnp.nan, key)
 
     def step(self, estimator, state):
         here, along = jax.random.split(step_key(state))
@@ -66,14 +67,16 @@ class ZeroOrder(AbstractSolver):
 
         slopes = lax.map(difference, jax.random.split(along, self.directions))
         in_x = jax.tree.map(lambda g: jnp.mean(g, axis=0), slopes)
-        return descend(estimator, self.optimizer, state, in_x, terms, policy, memory, ())
+        return descended(estimator, self.optimizer, state, in_x, terms, policy, memory)
 
     def settled(self, state):
         # An estimated gradient may be small by chance.
         return jnp.asarray(False)
 
     def answer(self, estimator, state):
-        return state.x, best_response(estimator, self.oracle, state)
+        # The state's own policy answers the x before the last move.
+        found = estimator.best_response_value(self.oracle, state.x, state.memory, step_key(state))
+        return state.x, found[1]
 
 
 def _build(request: Request) -> AbstractSolver:

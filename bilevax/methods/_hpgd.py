@@ -1,18 +1,21 @@
 """HPGD: stochastic hypergradients from the followers' trajectories (Thoma et al., NeurIPS 2024)."""
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import optax
 
 from .._hypergradient import AbstractAdjoint, ExactAdjoint, Rollouts
 from .._oracle import AbstractOracle, PolicyIteration
-from .._solver.base import AbstractSolver, step_key
-from ._descent import begin, best_response, descend_through_response, no_measure
-from ._method import Method, Request, length, returns, settling_adam
+from .._solver.base import AbstractSolver
+from ._method import Method, Request, adam, length, returns, settling_adam
+from ._through_response import ThroughResponse
 
 
-class HPGD(AbstractSolver):
+def hpgd(
+    optimizer: optax.GradientTransformation = adam(),
+    *,
+    rollouts: Rollouts | None = Rollouts(),
+    advantage: AbstractAdjoint = ExactAdjoint(),
+    oracle: AbstractOracle = PolicyIteration(),
+) -> ThroughResponse:
     """Descends F(x) by an estimate of its gradient from episodes of the answering follower.
 
         dF/dx = d_x f + E sum_t discount^t G_t / tau d_x A*(s_t, a_t),
@@ -21,45 +24,21 @@ class HPGD(AbstractSolver):
     al. 2024, theorem 3). The follower is asked for its answer, which an oracle gives; the leader
     sees episodes of it. Needs tau > 0, and followers that do not play against each other.
 
-    Attributes:
+    Arguments:
         optimizer: any optax optimiser of x.
-        oracle: answers for the follower.
         rollouts: the leader's episodes; ``None`` takes d_x f and the weights exactly, as where f is
             no expected return.
         advantage: how d_x A* is found: ``ExactAdjoint()`` from the follower's model (the oracle
             variant), or ``Rollouts()``, a Monte-Carlo estimate from episodes of their own.
+        oracle: answers for the follower.
     """
-
-    optimizer: optax.GradientTransformation = eqx.field(default=optax.adam(0.05))
-    oracle: AbstractOracle = PolicyIteration()
-    rollouts: Rollouts | None = Rollouts()
-    advantage: AbstractAdjoint = ExactAdjoint()
-
-    def init(self, estimator, x, policy, key):
-        measure = no_measure(estimator, self.oracle, x, key)
-        return begin(estimator, self.optimizer, self.oracle, x, policy, key, measure)
-
-    def step(self, estimator, state):
-        key = jax.random.fold_in(step_key(state), 0)
-        memory = estimator.respond(
-            self.oracle, state.x, state.policy, state.memory, key, single_loop=False
-        )
-        return descend_through_response(
-            estimator, self.optimizer, state, memory, self.rollouts, self.advantage
-        )
-
-    def settled(self, state):
-        # A sampled gradient may be small by chance.
-        return jnp.asarray(self.rollouts is None and not isinstance(self.advantage, Rollouts))
-
-    def answer(self, estimator, state):
-        return state.x, best_response(estimator, self.oracle, state)
+    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=advantage)
 
 
 def _build(request: Request) -> AbstractSolver:
     rollouts = Rollouts(32, length(request))
     sampled = returns(request)
-    return HPGD(
+    return hpgd(
         settling_adam(request),
         rollouts=rollouts if sampled else None,
         advantage=ExactAdjoint() if sampled else Rollouts(256, length(request)),

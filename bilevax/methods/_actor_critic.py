@@ -5,11 +5,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._exact import Curvature
 from .._oracle import AbstractOracle, PolicyMirrorDescent
 from .._penalty import NikaidoIsoda
-from .._solver.base import AbstractSolver, step_key
-from ._descent import begin, descend
+from .._solver.base import (
+    AbstractSolver,
+    descended,
+    first_policy,
+    first_state,
+    learning_step,
+    step_key,
+)
 from ._method import Method, Request, adam, constant_weight, smallest_tau
 
 
@@ -59,13 +64,12 @@ class ActorCritic(AbstractSolver):
             )
 
     def init(self, estimator, x, policy, key):
-        state = begin(estimator, self.optimizer, self.oracle, x, policy, key, ())
-        weight = jnp.asarray(self.penalty_weight, state.weight.dtype)
-        return eqx.tree_at(lambda s: s.weight, state, weight)
+        uniform, memory = estimator.init(self.oracle, x, key)
+        policy = first_policy(uniform, policy)
+        return first_state(x, policy, self.optimizer.init(x), memory, self.penalty_weight, key)
 
     def step(self, estimator, state):
-        factor = 1 + (self.initial - 1) * (1.0 + state.step) ** -self.attenuation
-        estimator = estimator.tempered(jnp.asarray(factor, state.weight.dtype))
+        estimator = estimator.tempered(jnp.asarray(1 + self._excess(state), state.weight.dtype))
         x, weight = state.x, state.weight
         respond, first, second = jax.random.split(step_key(state), 3)
         memory = estimator.respond(
@@ -75,28 +79,21 @@ class ActorCritic(AbstractSolver):
             NikaidoIsoda(), x, policy, weight, memory, key
         )
         terms, (_, in_policy), memory = gradient(state.policy, memory, first)
-        if terms.curvature is None:
-            raise ValueError(
-                "ActorCritic: the policies' step has no curvature to divide by, because tau is 0, "
-                "the lower level is a game of n players, or gradients are sampled; give a positive "
-                "tau, or use PBRL with SoftmaxLogits."
-            )
-        # An opponent's answer (the curvature's matrix) is nothing that an actor sees.
-        move = jax.tree.map(
-            lambda g, known: self.policy_step * Curvature(known.modulus, None).divide(g),
-            in_policy,
-            terms.curvature,
-        )
+        move = learning_step("ActorCritic", terms, in_policy, self.policy_step)
         policy = estimator.mirror_step(x, state.policy, move)
         terms, (in_x, _), memory = gradient(policy, memory, second)
-        return descend(estimator, self.optimizer, state, in_x, terms, policy, memory, ())
+        return descended(estimator, self.optimizer, state, in_x, terms, policy, memory)
 
     def settled(self, state):
         # Until tau has come within a hundredth of the problem's own, another problem is solved.
-        return (self.initial - 1) * (1.0 + state.step) ** -self.attenuation <= 0.01
+        return self._excess(state) <= 0.01
 
     def answer(self, estimator, state):
         return state.x, state.policy
+
+    def _excess(self, state):
+        """By what share tau_k lies above tau."""
+        return (self.initial - 1) * (1.0 + state.step) ** -self.attenuation
 
 
 def _build(request: Request) -> AbstractSolver:

@@ -1,0 +1,91 @@
+"""Descent on F(x) through the follower's answer: what HPGD, BC-HG and SoBiRL share."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from .._hypergradient import AbstractAdjoint, ExactAdjoint, Rollouts
+from .._oracle import AbstractOracle, PolicyIteration
+from .._solver.base import (
+    AbstractSolver,
+    first_policy,
+    first_state,
+    move_x,
+    next_state,
+    progress_of,
+    step_key,
+)
+
+
+class ThroughResponse(AbstractSolver):
+    """Descends F(x) along d_x f + <d_pi f, d pi*/dx>, each part exact, inexact or from episodes.
+
+    Needs tau > 0, and followers that do not play against each other.
+
+    Attributes:
+        optimizer: any optax optimiser of x.
+        oracle: answers for the follower.
+        backups: steps of the oracle per step of x, which track the answer; ``None`` solves for it.
+        rollouts: the episodes that f's own gradient comes from; ``None`` takes it exactly.
+        adjoint: how the derivative of the answer is found.
+    """
+
+    optimizer: optax.GradientTransformation = eqx.field(default=optax.adam(0.05))
+    oracle: AbstractOracle = PolicyIteration()
+    backups: int | None = None
+    rollouts: Rollouts | None = None
+    adjoint: AbstractAdjoint = ExactAdjoint()
+
+    def __check_init__(self):
+        if self.backups is not None and self.backups < 1:
+            raise ValueError(f"ThroughResponse: backups is {self.backups}; give at least 1.")
+
+    def init(self, estimator, x, policy, key):
+        uniform, memory = estimator.init(self.oracle, x, key)
+        nowhere = jax.tree.map(lambda pi: jnp.zeros_like(pi[..., 0]), uniform)
+        update = (self.optimizer.init(x), nowhere)
+        return first_state(x, first_policy(uniform, policy), update, memory, jnp.nan, key)
+
+    def step(self, estimator, state):
+        optimizer_state, measure = state.update
+        memory = self._answered(estimator, state)
+        for_upper, for_adjoint = jax.random.split(jax.random.fold_in(step_key(state), 1))
+        terms, (direct, in_policy), policy = estimator.response_gradient(
+            state.x, memory, for_upper, rollouts=self.rollouts
+        )
+        indirect, measure = estimator.response_pullback(
+            state.x, memory, in_policy, self.adjoint, measure, for_adjoint
+        )
+        in_x = jax.tree.map(jnp.add, direct, indirect)
+        x, optimizer_state, norm = move_x(estimator, self.optimizer, state.x, in_x, optimizer_state)
+        return next_state(
+            state,
+            x=x,
+            policy=policy,
+            update=(optimizer_state, measure),
+            memory=memory,
+            progress=progress_of(terms, state.weight, norm),
+        )
+
+    def settled(self, state):
+        # A sampled gradient may be small by chance.
+        return jnp.asarray(self.rollouts is None and not isinstance(self.adjoint, Rollouts))
+
+    def answer(self, estimator, state):
+        # The state's own policy answers the x before the last move.
+        found = estimator.best_response_value(self.oracle, state.x, state.memory, step_key(state))
+        return state.x, found[1]
+
+    def _answered(self, estimator, state):
+        """The memory with the follower's answer to the state's x, solved for or tracked."""
+        tracked = self.backups is not None
+
+        def respond(k, memory):
+            key = jax.random.fold_in(step_key(state), k + 2)
+            return estimator.respond(
+                self.oracle, state.x, state.policy, memory, key, single_loop=tracked
+            )
+
+        return lax.fori_loop(0, self.backups or 1, respond, state.memory)
