@@ -12,8 +12,8 @@ from ._equilibrium import ShapleyNewton as ShapleyNewton
 from ._equilibrium import differentiable_equilibrium as differentiable_equilibrium
 from ._equilibrium import solve_game as solve_game
 from ._equilibrium import unregularized_equilibrium as unregularized_equilibrium
-from ._exact import AbstractEstimator as AbstractEstimator
-from ._exact import Certificate as Certificate
+from ._estimator import AbstractEstimator as AbstractEstimator
+from ._estimator import Certificate as Certificate
 from ._exact import Exact as Exact
 from ._game import MarkovGame as MarkovGame
 from ._game import ZeroSumGame as ZeroSumGame

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._answer import over_players
-from ._exact import AbstractEstimator, induced
+from ._estimator import AbstractEstimator
+from ._exact import induced
 from ._mdp import evaluate
 from ._penalty import is_mdp
 from ._problem import Problem

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._check import check_limits, check_problem
-from ._exact import AbstractEstimator
+from ._estimator import AbstractEstimator
 from ._interval import Interval
 from ._problem import Problem
 from ._program import Program, compile_program

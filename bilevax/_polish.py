@@ -1,6 +1,6 @@
 """The last digits of an answer."""
 
-from ._exact import AbstractEstimator
+from ._estimator import AbstractEstimator
 from ._problem import Problem
 from ._solution import Solution
 from ._solve import solve

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._exact import AbstractEstimator
+from ._estimator import AbstractEstimator
 from ._solution import Solution
 from ._solve import advance, finish, start
 from ._solver.base import AbstractSolver, State

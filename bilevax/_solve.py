@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._check import check_first_value, check_limits, check_problem
-from ._exact import AbstractEstimator, Exact
+from ._estimator import AbstractEstimator
+from ._exact import Exact
 from ._interval import ends, is_known
 from ._problem import Problem
 from ._solution import RESULTS, Solution

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ._exact import AbstractEstimator, induced
+from ._estimator import AbstractEstimator
+from ._exact import induced
 from ._oracle import PolicyIteration
 from ._penalty import AbstractPenalty, NikaidoIsoda, is_mdp
 from ._problem import Problem

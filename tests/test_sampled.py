@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chi2
 
 import bilevax as bx
-from bilevax._exact import Terms
+from bilevax._estimator import Terms
 from bilevax.deep import sampled as sm
 
 S, L, A = 3, 2, 2

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._exact import AbstractEstimator, Curvature, Terms
+from .._estimator import AbstractEstimator, Curvature, Terms
 from .._types import Array, Bool, Int, Key, PyTree, Scalar
 
 

@@ -42,7 +42,7 @@ SLIP = 0.44 / 3  # the probability of each direction that was not intended
 
 # (tau, beta) -> published means of the upper value by HPGD, AMD and zero-order (Thoma et al. 2024),
 # and the best F(x) that ascent of the exact hypergradient is known to have found.
-_KNOWN = {
+KNOWN = {
     (0.001, 1.0): (0.91, 0.58, 0.59, 1.165),
     (0.001, 3.0): (0.51, 0.51, 0.50, 0.516),
     (0.001, 5.0): (0.46, 0.46, 0.46, 0.479),
@@ -111,8 +111,8 @@ def four_rooms(*, tau: float = 0.005, beta: float = 1.0, discount: float = 0.99)
     """
     problem = _problem(tau, beta, discount)
     known = {}
-    if discount == 0.99 and (tau, beta) in _KNOWN:
-        *published, exact = _KNOWN[tau, beta]
+    if discount == 0.99 and (tau, beta) in KNOWN:
+        *published, exact = KNOWN[tau, beta]
         for method, value in zip(("HPGD", "AMD", "zero-order"), published, strict=True):
             known[f"{method} (Thoma et al. 2024)"] = value
         known["exact hypergradient, best known"] = exact

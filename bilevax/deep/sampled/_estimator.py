@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._exact import AbstractEstimator, Certificate, Terms
+from ..._estimator import AbstractEstimator, Certificate, Terms
 from ..._gap import Gap
 from ..._penalty import NikaidoIsoda
 from ..._types import Array, Float, Int, PyTree, Scalar, concrete
