@@ -37,9 +37,9 @@ from bilevax.bench.run import read_rows
 from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 from bilevax.bench.suites import SUITES
 from bilevax.bench.workers import AbstractWorker, LocalWorker, ProcessWorker, WorkerDied
-from bilevax.cli.catalogue import ZOO, build
 from bilevax.cli.entry import execute
-from bilevax.cli.settings import SOLVERS
+from bilevax.tasks.catalogue import ZOO, build
+from bilevax.tasks.settings import SOLVERS
 
 NETWORKS = Path(os.environ.get("BILEVAX_ROAD_NETWORKS", "road-networks"))
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import bilevax as bx
-from bilevax.cli.catalogue import build
 from bilevax.cli.entry import _forget_halves, execute
-from bilevax.cli.settings import Settings, prepare
 from bilevax.io.run_folder import history_line
+from bilevax.tasks.catalogue import build
+from bilevax.tasks.settings import Settings, prepare
 
 # One problem and one penalty weight throughout: what is compiled once serves all these tests.
 GAME = ["bimatrix", "--starts", "2", "--penalty-weight", "5", "--quiet"]

@@ -18,10 +18,10 @@ from .._interval import Interval
 from .._solution import Solution
 from .._solve import advance, as_estimator, finish, solve, start
 from .._solver import AbstractSolver
-from ..cli.catalogue import blaming, build, is_file, load_file
-from ..cli.settings import Settings, prepare
 from ..io.run_folder import result_name
 from ..problems import ZooProblem
+from ..tasks.catalogue import blaming, build, is_file, load_file
+from ..tasks.settings import Settings, prepare
 
 GAP_TOL = 1e-3
 SHARES = tuple(2.0**-k for k in range(7, -1, -1))

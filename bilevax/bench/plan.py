@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..cli.catalogue import is_file, nearest
-from ..cli.settings import SOLVERS
 from ..io.files import to_json
+from ..tasks.catalogue import is_file, nearest
+from ..tasks.settings import SOLVERS
 from .suite import Case, Suite, absolute_name, find_suite
 
 NETWORKS = "BILEVAX_ROAD_NETWORKS"

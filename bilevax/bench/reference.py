@@ -11,8 +11,8 @@ import numpy as np
 
 from .._polish import polish
 from .._solve import solve
-from ..cli.catalogue import blaming, is_file
 from ..io.files import write_json
+from ..tasks.catalogue import blaming, is_file
 from .job import make, versions
 from .plan import Plan
 from .suite import Suite, beside

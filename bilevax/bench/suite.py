@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..cli.catalogue import absolute, is_file, load_file, nearest
 from ..io.files import read_json
+from ..tasks.catalogue import absolute, is_file, load_file, nearest
 
 
 @dataclass(frozen=True)

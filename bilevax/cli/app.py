@@ -27,8 +27,9 @@ from ..io.run_folder import (
     check_unfinished,
     save_solutions,
 )
+from ..tasks.catalogue import ZOO, blaming, first_sentence
+from ..tasks.settings import SOLVERS, Settings, Task, prepare, read_settings
 from .bench import bench, is_bench, list_bench, write_bench_page
-from .catalogue import ZOO, blaming, first_sentence
 from .options import (
     Actions,
     Anneal,
@@ -78,7 +79,6 @@ from .options import (
 )
 from .polishing import polished
 from .rlhf import is_rlhf, list_rlhf, rlhf, watch, write_rlhf_page
-from .settings import SOLVERS, Settings, Task, prepare, read_settings
 from .terminal import ProgressDisplay, comparison_row, print_comparison, print_outcome
 
 INFEASIBLE, INTERRUPTED = 1, 130

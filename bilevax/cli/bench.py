@@ -158,7 +158,7 @@ def _arguments(name, methods, cases, seeds, starts, network, budget) -> Argument
 
 
 def _whole(name: str) -> str:
-    from .catalogue import absolute
+    from ..tasks.catalogue import absolute
 
     return absolute(name)
 

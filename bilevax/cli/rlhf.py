@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..io.files import read_json, to_json
 from ..io.run_folder import CONFIG, RESULT, check_new_folder
-from .catalogue import blaming
+from ..tasks.catalogue import blaming
 
 _TEACHER, _SETUP, _RUN = "Teacher", "Setup (the environment's preset by default)", "Run and output"
 FAULTY, INTERRUPTED = 1, 130

@@ -20,7 +20,7 @@ from ..deep.sampler import AbstractSampler, CompiledSampler
 from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
 from ..io.run_folder import CONFIG
-from .catalogue import absolute, blaming, first_sentence, function_in, is_file, nearest
+from ..tasks.catalogue import absolute, blaming, first_sentence, function_in, is_file, nearest
 
 ALGORITHMS = {
     "pbrl": "both levels together, with a policy that tracks the best response (the default)",
