@@ -456,6 +456,18 @@ def test_ctrl_c_in_a_process_of_its_own_has_exit_code_130(tmp_path):
     )
 
 
+def test_a_path_that_cannot_be_written_is_named_with_what_to_do(cli, monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory", "/gone/x")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    code, _, err = cli("solve", "bimatrix", "--starts", 1, "--steps", 2, "--out", "new", "-q")
+    assert code == 2
+    assert err == (
+        "bilevax: error: /gone/x: no such file or directory; check it, or name another path.\n"
+    )
+
+
 def test_a_program_whose_writing_was_cut_short_is_forgotten(tmp_path):
     for name in ("whole-cache", "whole-atime", "half-cache"):
         (tmp_path / name).write_bytes(b"0")

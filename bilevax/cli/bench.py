@@ -18,7 +18,7 @@ from ..bench.suite import find_suite
 from ..bench.suites import SUITES
 from ..bench.workers import ProcessWorker, RayWorker, start_ray
 from ..io.files import to_json
-from ..io.page import number
+from ..io.page import counted, number
 from .bench_terminal import Display, print_summaries
 
 FAILED, INTERRUPTED = 1, 130
@@ -117,8 +117,7 @@ def list_bench(table: Table) -> None:
     table.add_row("[underline]Suites of bilevax bench")
     for name, suite in SUITES.items():
         problems = " and ".join(dict.fromkeys(case.problem for case in suite.cases))
-        plural = "s" if len(suite.cases) > 1 else ""
-        table.add_row(name, f"{len(suite.cases)} case{plural} of {problems}.")
+        table.add_row(name, f"{counted(len(suite.cases), 'case')} of {problems}.")
     table.add_row("FILE.py:SUITE", "A suite of your own.")
 
 

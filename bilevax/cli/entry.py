@@ -68,8 +68,12 @@ def execute(arguments: Sequence[str]) -> int:
         # The reader of a pipe has gone; nothing is left to say, and Python must not say so either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return _fail(error)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            return _fail(error)
+        return _fail(f"{error.filename}: {error.strerror.lower()}; check it, or name another path.")
     except Exception as error:
         usage = getattr(error, "format_message", None)  # typer's errors, of whatever version
         if usage is None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from .._driver import RunProgress
 from ..io.outcome import Outcome
-from ..io.page import duration, number
+from ..io.page import counted, duration, number
 
 _EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
@@ -141,7 +141,7 @@ def print_comparison(outcomes: Sequence[Outcome], failures: dict[str, str]) -> N
     if about is not None:
         better = "larger is better" if about.maximize else "smaller is better"
         table.title = (
-            f"{about.problem}: upper value at the exact best response, {about.starts} starts\n"
+            f"{about.problem}: upper value at the exact best response, {counted(about.starts, 'start')}\n"
             f"({better})"
         )
     table.add_column("solver", style="bold", no_wrap=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import figures
 from .outcome import Outcome
-from .page import duration, number, page, table, text
+from .page import counted, duration, number, page, table, text
 from .report import known_values
 
 
@@ -34,7 +34,7 @@ def comparison_html(outcomes: Sequence[Outcome], failures: dict[str, str]) -> st
     body = [
         f"<h1>{text(about.problem)}: solvers compared</h1>",
         f'<p class="lead">{text(about.description)}</p>',
-        f"<p>Every solver began from the same {about.starts} starts (seed {about.seed}). The "
+        f"<p>Every solver began from the same {counted(about.starts, 'start')} (seed {about.seed}). The "
         "values are what the upper level gets with the x found once the lower level answers "
         f"exactly ({better}), so they can be compared whatever policy a solver ended with; the "
         "gap says how far that policy is from the exact answer.</p>",

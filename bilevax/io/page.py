@@ -99,6 +99,11 @@ def text(value: Any) -> str:
     return html.escape(str(value))
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 start" or "2 starts"."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def number(value: float, digits: int = 5) -> str:
     """A number for a reader: about five digits, powers of ten where it is tiny or huge."""
     if not np.isfinite(value):

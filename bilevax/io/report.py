@@ -10,7 +10,7 @@ import numpy as np
 from . import figures
 from .files import read_json, write_text
 from .outcome import About, Outcome, read_outcome, unfinished
-from .page import UNKNOWN, duration, number, page, table, text
+from .page import UNKNOWN, counted, duration, number, page, table, text
 from .run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -166,7 +166,7 @@ def _tiles(outcome: Outcome) -> str:
         taken = sum(one.steps for one in outcome.each_start)
         tiles = [
             ("Objective so far", number(best.upper_value), f"best start; {better}"),
-            ("Steps so far", f"{taken:,}", f"of {about.starts} starts together"),
+            ("Steps so far", f"{taken:,}", f"of {counted(about.starts, 'start')} together"),
             ("Time so far", duration(outcome.wall_seconds), "of computing"),
         ]
     else:
