@@ -141,8 +141,8 @@ def print_comparison(outcomes: Sequence[Outcome], failures: dict[str, str]) -> N
     if about is not None:
         better = "larger is better" if about.maximize else "smaller is better"
         table.title = (
-            f"{about.problem}: upper value at the exact best response, {counted(about.starts, 'start')}\n"
-            f"({better})"
+            f"{about.problem}: upper value at the exact best response, "
+            f"{counted(about.starts, 'start')}\n({better})"
         )
     table.add_column("solver", style="bold", no_wrap=True)
     for name in ("best", "median", "worst", "gap", "seconds"):
