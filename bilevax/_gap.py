@@ -139,15 +139,22 @@ def _verified(mdp, v, system, excess, sign):
     """
     endless = jnp.where(mdp.discount < 1, 1 / (1 - mdp.discount), jnp.nan)
     directions = jnp.stack([system.solve(jnp.ones_like(v)), jnp.full_like(v, endless)])
-    # The least step that can do, (I - discount P) w being 1, and 1% for what rounding it adds.
-    first = 1.01 * jnp.maximum(excess(v), 0)
 
     def along(w):
         at = lambda c: jnp.where(c > 0, v + sign * c * w, v)  # w may be NaN at discount 1
-        failing = lambda carry: ~(carry[1] <= 0) & (carry[2] < _ENLARGEMENTS)
-        double = lambda carry: (2 * carry[0], excess(at(2 * carry[0])), carry[2] + 1)
-        # The verdict travels with c: computed a second time it may round to the other side.
-        c, verdict, _ = lax.while_loop(failing, double, (first, excess(at(first)), 0))
+
+        def enlarge(carry):
+            c, verdict, k = carry
+            # v itself first. Then the least step that can do, (I - discount P) w being 1, and 1%
+            # for what rounding it adds; then twice as much, and so on.
+            least = 1.01 * jnp.maximum(verdict, 0)
+            c = jnp.where(k == 0, 0, jnp.where(k == 1, least, 2 * c))
+            # The verdict travels with c: computed a second time it may round to the other side.
+            return c, excess(at(c)), k + 1
+
+        failing = lambda carry: ~(carry[1] <= 0) & (carry[2] < _ENLARGEMENTS + 2)
+        zero = jnp.zeros((), v.dtype)
+        c, verdict, _ = lax.while_loop(failing, enlarge, (zero, zero + jnp.inf, 0))
         return jnp.where(verdict <= 0, at(c), sign * jnp.inf)
 
     bounds = lax.map(along, directions)

@@ -100,7 +100,7 @@ def text(value: Any) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """ "1 start" or "2 starts"."""
+    """A count with its noun: 1 start, 2 starts."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
