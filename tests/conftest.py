@@ -10,6 +10,7 @@ narrow = " --xla_cpu_max_isa=SSE4_2" if platform.machine() == "x86_64" else ""
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0" + narrow)
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_enable_x64", True)
@@ -31,3 +32,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("deterministic")
+
+
+@pytest.fixture
+def cli(capsys):
+    """Runs a command line; gives its exit code, stdout and stderr."""
+    # Imported here: the hook above has to see it first.
+    from bilevax.cli.entry import execute
+
+    def call(*arguments):
+        code = execute([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call

@@ -1,18 +1,14 @@
+"""Suites, jobs, statistics and tables of `bilevax bench`."""
+
 import json
 import os
-import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import optax
 import pytest
+from bench_suite import OWN, Canned, own_suite, without_times
 from scipy.stats import binom
 
 import bilevax as bx
@@ -28,132 +24,22 @@ from bilevax.bench import (
     run_bench,
     summarise,
 )
-from bilevax.bench.job import empty_row, run_calibration, run_job, shared
-from bilevax.bench.pool import run_jobs
+from bilevax.bench.job import empty_row, run_calibration, shared
 from bilevax.bench.report import write_bench_report
-from bilevax.bench.rows import ROWS, Lines, read_lines
+from bilevax.bench.rows import ROWS
 from bilevax.bench.rows import table as frame
-from bilevax.bench.run import read_rows
 from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 from bilevax.bench.suites import SUITES
-from bilevax.bench.workers import AbstractWorker, LocalWorker, ProcessWorker, WorkerDied
-from bilevax.cli.entry import execute
+from bilevax.bench.workers import LocalWorker
 from bilevax.tasks.catalogue import ZOO, build
 from bilevax.tasks.settings import SOLVERS
 
 NETWORKS = Path(os.environ.get("BILEVAX_ROAD_NETWORKS", "road-networks"))
 
-OWN = """
-import os
-import equinox as eqx
-import jax.numpy as jnp
-import optax
-import bilevax as bx
-from bilevax.bench import Case, Suite
-
-def toy(price=0.1):
-    def lower(x):
-        return bx.MDP(jnp.stack([x, 1 - x]).T, jnp.full((2, 2, 2), 0.5), discount=0.5, tau=0.5)
-
-    def upper(x, policy, evaluation):
-        return price * jnp.sum(x**2) - evaluation.expected_return(jnp.eye(2))
-
-    return bx.BilevelProblem(upper, lower), jnp.zeros(2)
-
-def flat():
-    problem, x0 = toy()
-    return bx.BilevelProblem(lambda x, policy, evaluation: 0 * x[0], problem.lower), x0
-
-def good(problem, steps):
-    return bx.ImplicitGradient(optax.sgd(0.1))
-
-def raises(problem, steps):
-    raise RuntimeError("no such luck")
-
-def diverges(problem, steps):
-    return bx.ImplicitGradient(optax.sgd(float("nan")))
-
-class Stuck(bx.ImplicitGradient):
-    def step(self, estimator, state):
-        return eqx.tree_at(lambda s: s.failed, state, jnp.asarray(True))
-
-def stuck(problem, steps):
-    return Stuck(optax.sgd(0.1))
-
-def dies(problem, steps):
-    os.kill(os.getpid(), 9)
-
-def no_solver(problem, steps):
-    return 3
-
-SUITE = Suite(
-    name="own",
-    summary="Toys.",
-    cases=(Case("cheap", "own.py:toy"), Case("dear", "own.py:toy", dict(price=1.0))),
-    methods=("own.py:good",),
-    steps=5,
-    seeds=3,
-    starts=2,
-)
-
-FLAT = Suite("flat", "A toy.", (Case("flat", "own.py:flat"),), ("own.py:good",), steps=5)
-"""
-
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """The arguments of a small benchmark in a user's own file."""
-    path = tmp_path_factory.mktemp("own") / "own.py"
-    path.write_text(OWN)
-    return Arguments(f"{path}:SUITE", ("cheap", "dear"), ("own.py:good",), 3, 2, Budget())
-
-
-@pytest.fixture
-def compiled(own, monkeypatch):
-    """Programs that one process has compiled serve the next."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", f"{own.suite}-compiled")
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*arguments):
-        code = execute([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-class Canned(AbstractWorker):
-    """Answers at once, without any solver; jobs of the methods named "deadly" kill it."""
-
-    seen: ClassVar[list[tuple[int, str]]] = []
-    deadly: ClassVar[str] = "deadly"
-
-    def run(self, function, job):
-        if self.deadly in job["method"]:
-            raise WorkerDied("by SIGKILL")
-        self.seen.append((id(self), job["group"]))
-        if function is run_calibration:
-            price = 0.001 if job["case"] == "cheap" else 0.00037
-            return dict(id=job["id"], seconds_per_step=price, error=None)
-        value = float(job["seed"])
-        return empty_row(job) | dict(
-            maximize=True, value=value, gap=0.0, cpu_seconds=0.1, curve=[[1, 0.1, value]] * 8
-        )
-
-    def close(self):
-        pass
-
-
-def without_times(rows):
-    """The rows without what no two runs share."""
-
-    def kept(row):
-        curve = [[step, value] for step, _, value in row["curve"]]
-        return {k: v for k, v in row.items() if "seconds" not in k} | {"curve": curve}
-
-    return [kept(row) for row in sorted(rows, key=lambda row: row["number"])]
+    return own_suite(tmp_path_factory.mktemp("own"))
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -260,85 +146,6 @@ def test_failing_and_diverging_methods_become_rows(own):
     assert not np.isfinite(summaries[0].median)
 
 
-def test_a_process_that_dies_becomes_a_row_and_the_others_still_run(own):
-    methods = ("own.py:dies", "own.py:raises")
-    some = replace(own, cases=("cheap",), methods=methods, seeds=1, starts=1)
-    rows = run_bench(some, make_worker=ProcessWorker)
-    assert rows[0]["error"] == "its process died 2 times, the last time by SIGKILL."
-    assert "no such luck" in rows[1]["error"]
-
-
-@pytest.mark.slow
-def test_a_killed_benchmark_goes_on_and_ends_as_an_uninterrupted_one(own, compiled, tmp_path):
-    many = replace(own, cases=("cheap",), seeds=60)
-    out = tmp_path / "out"
-    options = ("--seeds", "60", "--cases", "cheap")
-    _kill_when(own.suite, out, lambda: _count(out) >= 7, "--workers", "1", *options)
-    assert 7 <= _count(out) < 120
-    rows = run_bench(many, out, make_worker=ProcessWorker)
-    assert len({row["id"] for row in read_lines(out / ROWS)}) == len(rows) == 120
-    # One worker or two, killed or not: the rows are the same.
-    whole = run_bench(many, make_worker=ProcessWorker, workers=2)
-    assert without_times(rows) == without_times(whole)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(2))
-def test_a_thousand_runs_killed_at_random_moments_give_each_job_once(seed, tmp_path):
-    draw, out = random.Random(seed), tmp_path / "out"
-    kills = 0
-    while kills < 4:
-        target = _count(out) + draw.randrange(1, 250)
-        _kill_when("smoke", out, lambda t=target: _count(out) >= t, "--workers", "2")
-        kills += 1
-    assert _count(out) < 1000
-    smoke = SUITES["smoke"]
-    arguments = Arguments("smoke", tuple(smoke.case_names), smoke.methods, 25, 2, Budget())
-    rows = run_bench(arguments, out, make_worker=ProcessWorker, workers=2)
-    lines = read_lines(out / ROWS)
-    assert len(lines) == len({line["id"] for line in lines}) == 1000
-    whole = run_bench(arguments, make_worker=ProcessWorker, workers=2)
-    assert without_times(rows) == without_times(whole)
-
-
-@pytest.mark.long
-def test_ray_gives_the_rows_of_this_process(own):
-    ray = pytest.importorskip("ray")
-    from bilevax.bench.workers import RayWorker, start_ray
-
-    methods = ("own.py:good", "own.py:dies")
-    some = replace(own, methods=methods, seeds=2, starts=1)
-    start_ray("local", 2)
-    try:
-        rows = run_bench(some, make_worker=RayWorker, workers=2)
-    finally:
-        ray.shutdown()
-    good = [row for row in rows if "good" in row["method"]]
-    here = run_bench(replace(some, methods=("own.py:good",)))
-    values = lambda rows: [(row["case"], row["seed"], row["value"]) for row in rows]
-    assert values(good) == values(here)
-    dead = [row["error"] for row in rows if "dies" in row["method"]]
-    assert len(dead) == 4 and all("its process died 2 times" in error for error in dead)
-
-
-def test_jobs_of_a_group_stay_with_one_worker_until_another_is_idle(own):
-    jobs = plan(replace(own, methods=("own.py:good", "own.py:other"), seeds=10)).jobs
-    Canned.seen = []
-    answers = list(run_jobs(jobs, run_job, Canned, 1))
-    assert sorted(row["number"] for row in answers) == list(range(80))
-    groups = [group for _, group in Canned.seen]
-    assert groups == sorted(groups)
-    assert len(list(run_jobs(jobs, run_job, Canned, 5))) == 80
-
-
-def test_a_worker_that_dies_is_replaced_after_one_retry(own):
-    jobs = plan(replace(own, methods=("own.py:deadly", "own.py:good"))).jobs
-    made = []
-    rows = list(run_jobs(jobs, run_job, lambda: made.append(1) or Canned(), 1))
-    assert sum(row["error"] is not None for row in rows) == 12
-    assert len(rows) == 24 and 24 <= len(made) <= 25
-
-
 def test_equal_cpu_time_becomes_steps_by_the_measured_speed(own, tmp_path):
     timed = replace(own, budget=Budget("cpu-seconds", 0.5))
     rows = run_bench(timed, tmp_path / "out", make_worker=Canned)
@@ -367,32 +174,6 @@ def test_a_method_that_never_steps_has_no_price(own):
     stuck = replace(own, cases=("cheap",), methods=("own.py:stuck",), seeds=1, starts=1)
     line = LocalWorker().run(run_calibration, vars(plan(stuck).jobs[0]))
     assert "takes no step that could be measured" in line["error"]
-
-
-def test_a_worker_that_cannot_start_becomes_rows(own, monkeypatch):
-    some = replace(own, cases=("cheap",), seeds=1, starts=1)
-    with monkeypatch.context() as patch:
-        patch.setattr("bilevax.bench.workers.sys.executable", "/bin/false")
-        (row,) = run_bench(some, make_worker=ProcessWorker)
-    assert "died 2 times, the last time with exit code 1 before its first job" in row["error"]
-    monkeypatch.setattr("bilevax.bench.workers.sys.executable", "/no/such/program")
-    (row,) = run_bench(some, make_worker=ProcessWorker)
-    assert "before it could start" in row["error"]
-
-
-def test_this_process_runs_one_job_at_a_time(own):
-    # Two at once would share their CPU seconds.
-    with pytest.raises(ValueError, match="workers is 2"):
-        run_bench(own, workers=2)
-
-
-def test_two_processes_never_write_one_folder(tmp_path):
-    with (
-        Lines(tmp_path / ROWS),
-        pytest.raises(ValueError, match="another process is writing"),
-        Lines(tmp_path / ROWS),
-    ):
-        pass
 
 
 def test_tables_keep_every_row(own, tmp_path):
@@ -458,19 +239,6 @@ def test_a_report_of_nothing_but_diverged_runs(own, tmp_path):
     assert "infinite or NaN" in page
 
 
-def test_a_report_needs_no_file_of_a_network(tmp_path, cli, monkeypatch):
-    folder = tmp_path / "networks"
-    folder.mkdir()
-    for name in SUITES["tolls"].case("Sioux Falls").files.values():
-        (folder / name).write_text("")
-    arguments = Arguments("tolls", ("Sioux Falls",), ("pbrl",), 1, 1, Budget(), str(folder))
-    run_bench(arguments, tmp_path / "out", make_worker=Canned)
-    shutil.rmtree(folder)
-    monkeypatch.delenv("BILEVAX_ROAD_NETWORKS", raising=False)
-    code, printed, _ = cli("report", tmp_path / "out")
-    assert code == 0 and printed.strip() == str(tmp_path / "out" / "report.html")
-
-
 def test_two_methods_of_one_name_are_refused(own, tmp_path):
     other = tmp_path / "own.py"
     other.write_text(OWN)
@@ -478,141 +246,3 @@ def test_two_methods_of_one_name_are_refused(own, tmp_path):
         plan(replace(own, methods=("own.py:good", f"{other}:good")))
     with pytest.raises(ValueError, match="cases holds cheap twice"):
         plan(replace(own, cases=("cheap", "cheap")))
-
-
-def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
-    monkeypatch.setattr("bilevax.cli.bench.ProcessWorker", Canned)
-    out = tmp_path / "out"
-    code, printed, _ = cli("bench", own.suite, "--out", out, "--quiet")
-    assert code == 0 and "cheap" in printed and "own.py:good" in printed
-    code, printed, _ = cli("bench", "--resume", out, "--json")
-    record = json.loads(printed)
-    assert code == 0 and record["runs"] == 12 and record["failed"] == 0
-    assert [cell["case"] for cell in record["cells"]] == ["cheap", "dear"]
-    assert record["cells"][0]["interval"] is None
-    for command in (["report", out], ["bench", "--report-only", "--out", out]):
-        code, printed, _ = cli(*command)
-        assert code == 0 and printed.strip() == str(out / "report.html")
-    code, _, error = cli("bench", own.suite, "--out", out, "--steps", "7")
-    assert code == 2 and "5 steps, and 7 steps is asked for" in error
-    code, printed, _ = cli("list")
-    assert code == 0 and "four-rooms" in printed and "smoke" in printed
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "name a SUITE"),
-        (["smok"], "did you mean smoke?"),
-        (["smoke", "--methods", "pbr"], "did you mean pbrl?"),
-        (["smoke", "--cases", "game 10"], "did you mean game 1"),
-        (["smoke", "--steps", "3", "--cpu-seconds", "1"], "are two budgets"),
-        (["smoke", "--cpu-seconds", "-1"], "--cpu-seconds is -1.0; give a positive number"),
-        (["--resume", "nowhere"], "nowhere holds no benchmark"),
-        (["smoke", "--resume", "nowhere"], "--resume takes everything from the folder"),
-        (["--report-only"], "give --out DIR"),
-        (["smoke", "--retry-failed"], "--retry-failed needs the folder"),
-        (["smoke", "--reference", "--steps", "3", "--json"], "leave out --steps and --json"),
-        (["smoke", "--methods", ",", "--out", "x"], "methods is empty: name at least one"),
-        (["smoke", "--cases", " ; ", "--out", "x"], "cases is empty: name at least one"),
-        (["none.py:SUITE"], "none.py does not exist"),
-        (["tolls"], "name its folder by --network or BILEVAX_ROAD_NETWORKS"),
-        (["tolls", "--network", "nowhere"], "nowhere has no such file"),
-    ],
-)
-def test_wrong_input_is_one_line_and_leaves_nothing(arguments, words, cli, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BILEVAX_ROAD_NETWORKS", raising=False)
-    code, printed, error = cli("bench", *arguments)
-    assert code == 2 and not printed
-    assert words in error and error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_failed_runs_are_repeated_on_request_only(own, tmp_path, cli, monkeypatch):
-    monkeypatch.setattr("bilevax.cli.bench.ProcessWorker", Canned)
-    out = tmp_path / "out"
-    methods = ("--methods", "own.py:good,own.py:deadly", "--cases", "cheap")
-    code, printed, _ = cli("bench", own.suite, *methods, "--out", out, "--json")
-    assert code == 0 and json.loads(printed)["failed"] == 6
-    monkeypatch.setattr(Canned, "deadly", "nothing")
-    code, printed, _ = cli("bench", "--resume", out, "--json")
-    assert json.loads(printed)["failed"] == 6
-    code, printed, _ = cli("bench", "--resume", out, "--retry-failed", "--json")
-    assert code == 0 and json.loads(printed)["failed"] == 0
-    rows = read_rows(out)
-    assert [row["number"] for row in rows] == list(range(12))
-    assert len(read_lines(out / ROWS)) == 18 and not any(row["error"] for row in rows)
-
-
-def test_a_failed_measurement_is_repeated_too(own, tmp_path, monkeypatch):
-    timed = replace(own, methods=("own.py:deadly",), budget=Budget("cpu-seconds", 0.5))
-    rows = run_bench(timed, tmp_path, make_worker=Canned)
-    assert all("its process died" in row["error"] for row in rows)
-    monkeypatch.setattr(Canned, "deadly", "nothing")
-    rows = run_bench(timed, tmp_path, make_worker=Canned, retry_failed=True)
-    assert not any(row["error"] for row in rows)
-    assert {row["case"]: row["steps"] for row in rows} == {"cheap": 500, "dear": 1300}
-
-
-@pytest.mark.slow
-def test_a_reference_says_for_itself_what_computed_it(own, tmp_path, cli):
-    path = tmp_path / "own.py"
-    path.write_text(OWN.replace('"own.py:good",', '"pbrl",'))
-    suite = f"{path}:SUITE"
-    old = dict(value=-1e9, source="a guess", command="guess", versions={"guess": "1"})
-    stored = tmp_path / "own.reference.json"
-    stored.write_text(json.dumps(dict(cases=dict(dear=old, cheap=old | dict(value=1e9)))))
-    code, printed, error = cli(
-        "bench", suite, "--reference", "--cases", "cheap", "--starts", "1", "--quiet"
-    )
-    assert code == 0 and printed.strip() == str(stored) and not error
-    cases = json.loads(stored.read_text())["cases"]
-    assert cases["dear"] == old
-    assert cases["cheap"]["command"] == (
-        "bilevax bench own.py:SUITE --reference --cases cheap --starts 1"
-    )
-    assert (
-        cases["cheap"]["source"].startswith("best of 1 wide start") and cases["cheap"]["versions"]
-    )
-    assert str(tmp_path) not in stored.read_text()
-
-
-def test_ray_that_is_missing_is_named(cli, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    code, _, error = cli("bench", "smoke", "--ray", "local")
-    assert code == 2 and 'pip install "bilevax[ray]"' in error
-
-
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [("127.0.0.1:1", "no Ray answers there"), ("somewhere", "give HOST:PORT, auto or local")],
-)
-def test_a_ray_that_does_not_answer_is_one_line(address, words, cli):
-    pytest.importorskip("ray")
-    code, _, error = cli("bench", "smoke", "--ray", address)
-    assert code == 2 and words in error and error.count("\n") == 1
-
-
-def _count(out: Path) -> int:
-    path = out / ROWS
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _kill_when(suite: str, out: Path, ready, *options: str) -> None:
-    """Begins a benchmark in a process of its own, and kills that without warning."""
-    command = [sys.executable, "-m", "bilevax", "bench", suite, "--out", str(out), *options]
-    root = str(Path(bx.__file__).parents[1])
-    process = subprocess.Popen(
-        [*command, "--quiet"],
-        env={**os.environ, "PYTHONPATH": root},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import bilevax as bx
-from bilevax.cli.entry import _forget_halves, execute
+from bilevax.cli.entry import _forget_halves
 from bilevax.io.run_folder import history_line
 from bilevax.tasks.catalogue import build
 from bilevax.tasks.settings import Settings, prepare
@@ -64,17 +64,6 @@ def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN)
     return path
-
-
-@pytest.fixture
-def cli(capsys):
-    """Runs a command line; gives its exit code, stdout and stderr."""
-
-    def call(*arguments):
-        code = execute([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_list_names_every_problem_and_solver(cli):

@@ -35,9 +35,9 @@ def comparison_html(outcomes: Sequence[Outcome], failures: dict[str, str]) -> st
         f"<h1>{text(about.problem)}: solvers compared</h1>",
         f'<p class="lead">{text(about.description)}</p>',
         f"<p>Every solver began from the same {counted(about.starts, 'start')} (seed "
-        f"{about.seed}). The values are what the upper level gets with the x found once the lower level answers "
-        f"exactly ({better}), so they can be compared whatever policy a solver ended with; the "
-        "gap says how far that policy is from the exact answer.</p>",
+        f"{about.seed}). The values are what the upper level gets with the x found once the lower "
+        f"level answers exactly ({better}), so they can be compared whatever policy a solver "
+        "ended with; the gap says how far that policy is from the exact answer.</p>",
         table(head, rows, "tnnnnnw"),
         f'<h2>Every start</h2><figure class="card narrow">{strip}<figcaption>One point per start'
         + ("; orange lines mark known values" if nearby else "")
