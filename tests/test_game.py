@@ -305,7 +305,7 @@ def test_a_general_game_away_from_equilibrium_is_infeasible_and_has_no_f_of_x():
     long = bx.solve(problem, solver, jnp.asarray(1.0), max_steps=600, gap_tol=0.1)
     assert long.result == bx.RESULTS.successful
     for wrong, message in (
-        (bx.PBRL(), "Alternating: the policy's step has no curvature .* a game of n players"),
+        (bx.PBRL(), "Alternating: the policies' step has no curvature .* a game of n players"),
         (bx.ImplicitGradient(), "hypergradient: the lower level is a MarkovGame"),
     ):
         with pytest.raises(ValueError, match=message):
