@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("ale_py")
 
+from bilevax.deep import reward_network
 from bilevax.deep.actor_critic import A2C
 from bilevax.deep.environments.atari import HIDDEN, Atari, Blank, Rectangle
 from bilevax.deep.reward_model import RewardLearner
@@ -152,3 +153,13 @@ def test_a_reward_of_patches_is_a_dense_network_on_averaged_cells():
     np.testing.assert_allclose(
         network(jnp.asarray(image[None]), jnp.asarray(action[None]))[0], expected, atol=1e-10
     )
+
+
+def test_a_reward_of_more_images_than_are_taken_at_once_is_the_same(monkeypatch):
+    network = StridedReward.create(jax.random.key(0), (14, 23, 3), 4, scale=1 / 255)
+    chance = np.random.default_rng(0)
+    image = jnp.asarray(chance.integers(256, size=(3, 5, 14, 23, 3)).astype(np.uint8))
+    action = jnp.asarray(chance.integers(4, size=(3, 5)))
+    expected = network(image, action)
+    monkeypatch.setattr(reward_network, "_AT_ONCE", 4)
+    np.testing.assert_allclose(network(image, action), expected, rtol=1e-6)

@@ -227,9 +227,10 @@ def _atari(game: str) -> Preset:
     from .environments.atari import atari_sampler
 
     return Preset(
-        lambda count: atari_sampler(game, count, 128),
+        # Many games and short rollouts: an accelerator waits for every step of all of them.
+        lambda count: atari_sampler(game, count, 32),
         _ppo(2.5e-4),
-        envs=16,
+        envs=64,
         # Christiano et al. (2017): a tenth of the labels before the first step.
         fields=dict(
             steps=10_000_000,

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .._types import Array, Float, Int, Key, PyTree, Scalar, Shaped
 from .networks import Linear, im2col
@@ -221,17 +222,26 @@ class StridedReward(AbstractNetwork):
 
     def __call__(self, observation, action):
         """The reward of each step."""
-        patches = _patches(observation).astype(self.patch.weight.dtype)
-        patches = patches.mean((-4, -2)) * self.scale  # the pixels of each 2 x 2 cell
-        patches = patches.reshape(*patches.shape[:-3], -1)
-        features = jax.nn.relu(self.patch(patches)).reshape(*action.shape, -1)
+        images = observation.reshape(-1, *observation.shape[-3:])
+        # As reals, the images of a whole window would fill an accelerator's memory.
+        many = len(images) > _AT_ONCE
+        features = (
+            lax.map(self._features, images, batch_size=_AT_ONCE) if many else self._features(images)
+        ).reshape(*action.shape, -1)
         hidden = jax.nn.relu(self.hidden(features) + self.action_bias[action])
         return self.head(hidden)[..., 0]
+
+    def _features(self, image):
+        patches = _patches(image).astype(self.patch.weight.dtype)
+        patches = patches.mean((-4, -2)) * self.scale  # the pixels of each 2 x 2 cell
+        patches = patches.reshape(*patches.shape[:-3], -1)
+        return jax.nn.relu(self.patch(patches)).reshape(*image.shape[:-3], -1)
 
 
 # Cells along a side of a patch, and pixels from one patch to the next: cells are 2 x 2 pixels.
 _PATCH = 6
 _STRIDE = 2 * _PATCH
+_AT_ONCE = 4096
 
 
 def _patches(image):

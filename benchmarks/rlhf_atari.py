@@ -1,0 +1,185 @@
+"""Learning curves of RL from human feedback in Atari games, on a GPU.
+
+    python benchmarks/rlhf_atari.py [--runs pong:pbrl,pong:drlhf,...] [--steps pong=2000000,...]
+        [--labels 1200] [--seed 0] [--out FOLDER]
+
+Every run is one command, `bilevax rlhf atari-GAME ...`, printed at its start; all start at once,
+on one accelerator and the machine's CPUs, which step the games. Their histories, ended or cut by
+``--limit``, are kept in benchmarks/results/rlhf_atari.json and drawn in docs/images/atari.svg. A
+step is four frames. ``--draw`` only draws what is kept.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "rlhf_atari.json"
+FIGURE = ROOT / "docs" / "images" / "atari.svg"
+RUNS = "pong:true-reward,pong:drlhf,pong:pbrl,beam-rider:pbrl,seaquest:pbrl"
+STEPS = "pong=2000000,beam-rider=1000000,seaquest=1000000"
+SPAN = 5  # rounds between two restarts: a tenth of the preset's 50
+COLOURS = {"pbrl": "#0072b2", "drlhf": "#d55e00", "true-reward": "#595959"}
+
+
+def commands(arguments):
+    """The name of each run, and what is to be typed for it."""
+    steps = dict(one.split("=") for one in arguments.steps.split(","))
+    for run in arguments.runs.split(","):
+        game, algorithm = run.split(":")
+        yield (
+            run.replace(":", "."),
+            f"bilevax rlhf atari-{game} --algorithm {algorithm} --labels {arguments.labels} "
+            f"--steps {steps[game]} --seed {arguments.seed} --quiet --json",
+        )
+
+
+def start(name, command, folder):
+    """The run as a process; memory is taken as it is needed, so that all fit on one card."""
+    print(f"{command} --out {folder / name}", flush=True)
+    words = [sys.executable, "-m", *command.split(), "--out", str(folder / name)]
+    output = open(folder / f"{name}.log", "wb")  # noqa: SIM115 (lives as long as the process)
+    return subprocess.Popen(
+        words,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        cwd=ROOT,
+    )
+
+
+def device():
+    """The accelerator's name, as its own tool says it; without one the runs take days."""
+    if shutil.which("nvidia-smi") is None:
+        return "CPU"
+    found = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True
+    )
+    return found.stdout.strip()
+
+
+def seen(row):
+    """Million frames, and the mean return of the games that ended since the last restart.
+
+    Games start anew ten times in a run, and of a fresh start the short games end first: only whole
+    spans from restart to restart are comparable.
+    """
+    history = row["history"]
+    frames, returns = [], []
+    for first in range(0, len(history), SPAN):
+        span = [line for line in history[first : first + SPAN] if line["episodes"]]
+        if len(history) < first + SPAN or not span:
+            continue
+        games = sum(line["episodes"] for line in span)
+        frames.append(4e-6 * history[first + SPAN - 1]["steps"])
+        returns.append(sum(line["episodes"] * line["true_return"] for line in span) / games)
+    return frames, returns
+
+
+def gather(folder, about):
+    """Every run's history, and its result where it came to its end."""
+    rows = []
+    for name, command in about["commands"].items():
+        file, result = folder / name / "history.jsonl", folder / name / "result.json"
+        if not file.exists():
+            continue
+        history = [json.loads(line) for line in file.read_text().splitlines()]
+        if not history:
+            continue
+        first, last = history[0], history[-1]
+        seconds = last["seconds"] - first["seconds"]
+        ended = json.loads(result.read_text()) if result.exists() else {}
+        rows.append(
+            dict(
+                game=name.split(".")[0],
+                algorithm=name.split(".")[1],
+                command=command,
+                history=history,
+                ended=bool(ended),
+                true_return=ended.get("true_return"),
+                wall_seconds=last["seconds"],
+                # From the first round on: before it there is only compilation.
+                frames_per_second=4 * (last["steps"] - first["steps"]) / seconds if seconds else 0,
+            )
+        )
+    return dict(about=about, rows=rows)
+
+
+def figure(found):
+    """The games side by side, the algorithms as lines."""
+    import matplotlib.pyplot as plt
+
+    games = list(dict.fromkeys(row["game"] for row in found["rows"]))
+    drawn, all_axes = plt.subplots(1, len(games), figsize=(3.6 * len(games), 3.0), squeeze=False)
+    for game, ax in zip(games, all_axes[0], strict=True):
+        for row in found["rows"]:
+            if row["game"] != game:
+                continue
+            algorithm = row["algorithm"]
+            ax.plot(*seen(row), ".-", color=COLOURS[algorithm], label=algorithm, linewidth=1.2)
+        ax.set_title(game)
+        ax.set_xlabel("million frames, over all policies")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=8)
+    all_axes[0][0].set_ylabel("true return of the scored policy")
+    drawn.tight_layout()
+    drawn.savefig(FIGURE, metadata={"Date": None})
+
+
+def show(found):
+    """The table of docs/results.md, in Markdown."""
+    print("| run | frames | labels | first return | last | best | wall | frames/s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in found["rows"]:
+        history = row["history"]
+        _, returns = seen(row)
+        print(
+            f"| {row['game']}, {row['algorithm']}{'' if row['ended'] else ' (cut off)'} "
+            f"| {4 * history[-1]['steps']:,} | {history[-1].get('labels', 0):,} "
+            f"| {returns[0]:.1f} | {returns[-1]:.1f} | {max(returns):.1f} "
+            f"| {row['wall_seconds']:.0f} s | {row['frames_per_second']:,.0f} |"
+        )
+
+
+def run(chosen, folder, limit):
+    """All runs side by side, and what they left."""
+    about = dict(device=device(), cpus=os.cpu_count(), python=platform.python_version())
+    began = time.perf_counter()
+    running = [start(name, command, folder) for name, command in chosen.items()]
+    for one in running:
+        try:
+            one.wait(max(1.0, limit - (time.perf_counter() - began)))
+        except subprocess.TimeoutExpired:
+            one.terminate()
+    about |= dict(seconds=time.perf_counter() - began, commands=chosen)
+    return gather(folder, about)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", default=RUNS)
+    parser.add_argument("--steps", default=STEPS)
+    parser.add_argument("--labels", type=int, default=1200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/atari"))
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds")
+    parser.add_argument("--draw", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.draw:
+        arguments.out.mkdir(parents=True)
+        found = run(dict(commands(arguments)), arguments.out, arguments.limit)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    found = json.loads(RESULTS.read_text())
+    if found["rows"]:
+        figure(found)
+    show(found)
+
+
+if __name__ == "__main__":
+    main()
