@@ -129,7 +129,7 @@ def hpgd(zoo: ZooProblem, method: str, solver, seeds: int) -> Fact:
     solutions, cpu = solve(zoo, solver, 10_000, near(zoo, seeds))
     found = values(zoo, solutions)
     spread = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else float("nan")
-    shown = f"{statistics.mean(found):.3f} ± {spread:.3f}"
+    shown = f"{statistics.mean(found):.3f} ± {spread:.2g}"
     known = ".91 ± .088 (10 seeds)"
     return Fact(method, "four rooms (.001, 1)", known, shown, 10_000, seeds, cpu, found)
 

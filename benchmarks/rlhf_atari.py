@@ -1,12 +1,13 @@
 """Learning curves of RL from human feedback in Atari games, on a GPU.
 
     python benchmarks/rlhf_atari.py [--runs pong:pbrl,pong:drlhf,...] [--steps pong=2000000,...]
-        [--labels 1200] [--seed 0] [--out FOLDER]
+        [--labels 1200] [--seed 0] [--limit SECONDS] [--out FOLDER] [--draw]
 
 Every run is one command, `bilevax rlhf atari-GAME ...`, printed at its start; all start at once,
-on one accelerator and the machine's CPUs, which step the games. Their histories, ended or cut by
-``--limit``, are kept in benchmarks/results/rlhf_atari.json and drawn in docs/images/atari.svg. A
-step is four frames. ``--draw`` only draws what is kept.
+on one accelerator and the machine's CPUs, which step the games. ``--steps`` names every game of
+``--runs``; a step is four frames. Histories, ended or cut by ``--limit``, are kept in
+benchmarks/results/rlhf_atari.json and drawn in docs/images/atari.svg; a run that fails leaves both
+as they were. ``--draw`` only draws what is kept.
 """
 
 import argparse
@@ -17,14 +18,16 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "rlhf_atari.json"
 FIGURE = ROOT / "docs" / "images" / "atari.svg"
 RUNS = "pong:true-reward,pong:drlhf,pong:pbrl,beam-rider:pbrl,seaquest:pbrl"
-STEPS = "pong=2000000,beam-rider=1000000,seaquest=1000000"
-SPAN = 5  # rounds between two restarts: a tenth of the preset's 50
+STEPS = "pong=2000000,beam-rider=700000,seaquest=700000"
+SPAN = 5  # rounds between two restarts, a tenth of the preset's 50; fewer in runs of 100,000 steps
+FEW = 100  # games
 COLOURS = {"pbrl": "#0072b2", "drlhf": "#d55e00", "true-reward": "#595959"}
 
 
@@ -50,7 +53,6 @@ def start(name, command, folder):
         stdout=output,
         stderr=subprocess.STDOUT,
         env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-        cwd=ROOT,
     )
 
 
@@ -67,8 +69,8 @@ def device():
 def seen(row):
     """Million frames, and the mean return of the games that ended since the last restart.
 
-    Games start anew ten times in a run, and of a fresh start the short games end first: only whole
-    spans from restart to restart are comparable.
+    All games start anew ten times in a run, and what is still being played then is never counted:
+    the points lean towards short games, and a span in which none ended has no point.
     """
     history = row["history"]
     frames, returns = [], []
@@ -80,6 +82,11 @@ def seen(row):
         frames.append(4e-6 * history[first + SPAN - 1]["steps"])
         returns.append(sum(line["episodes"] * line["true_return"] for line in span) / games)
     return frames, returns
+
+
+def ended(row):
+    """How many games ended."""
+    return sum(line["episodes"] for line in row["history"])
 
 
 def gather(folder, about):
@@ -94,15 +101,15 @@ def gather(folder, about):
             continue
         first, last = history[0], history[-1]
         seconds = last["seconds"] - first["seconds"]
-        ended = json.loads(result.read_text()) if result.exists() else {}
+        outcome = json.loads(result.read_text()) if result.exists() else {}
         rows.append(
             dict(
                 game=name.split(".")[0],
                 algorithm=name.split(".")[1],
                 command=command,
                 history=history,
-                ended=bool(ended),
-                true_return=ended.get("true_return"),
+                ended=bool(outcome),
+                true_return=outcome.get("true_return"),
                 wall_seconds=last["seconds"],
                 # From the first round on: before it there is only compilation.
                 frames_per_second=4 * (last["steps"] - first["steps"]) / seconds if seconds else 0,
@@ -112,13 +119,18 @@ def gather(folder, about):
 
 
 def figure(found):
-    """The games side by side, the algorithms as lines."""
+    """The games side by side, the algorithms as lines; a run with few ended games says nothing."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "bilevax"
     import matplotlib.pyplot as plt
 
-    games = list(dict.fromkeys(row["game"] for row in found["rows"]))
+    drawn_rows = [row for row in found["rows"] if ended(row) >= FEW]
+    games = list(dict.fromkeys(row["game"] for row in drawn_rows))
     drawn, all_axes = plt.subplots(1, len(games), figsize=(3.6 * len(games), 3.0), squeeze=False)
     for game, ax in zip(games, all_axes[0], strict=True):
-        for row in found["rows"]:
+        for row in drawn_rows:
             if row["game"] != game:
                 continue
             algorithm = row["algorithm"]
@@ -133,32 +145,37 @@ def figure(found):
 
 
 def show(found):
-    """The table of docs/results.md, in Markdown."""
-    print("| run | frames | labels | first return | last | best | wall | frames/s |")
+    """A table in Markdown; returns are those of ``seen``."""
+    print("| run | frames | labels | games ended | first return | last | wall | frames/s |")
     print("|---|---|---|---|---|---|---|---|")
     for row in found["rows"]:
         history = row["history"]
         _, returns = seen(row)
+        first, last = (f"{returns[i]:.1f}" if returns else "-" for i in (0, -1))
         print(
             f"| {row['game']}, {row['algorithm']}{'' if row['ended'] else ' (cut off)'} "
             f"| {4 * history[-1]['steps']:,} | {history[-1].get('labels', 0):,} "
-            f"| {returns[0]:.1f} | {returns[-1]:.1f} | {max(returns):.1f} "
+            f"| {ended(row)} | {first} | {last} "
             f"| {row['wall_seconds']:.0f} s | {row['frames_per_second']:,.0f} |"
         )
 
 
 def run(chosen, folder, limit):
-    """All runs side by side, and what they left."""
+    """All runs side by side until the last ends or ``limit`` seconds are over."""
     about = dict(device=device(), cpus=os.cpu_count(), python=platform.python_version())
+    about |= dict(jax=version("jax"), commands=chosen)
     began = time.perf_counter()
-    running = [start(name, command, folder) for name, command in chosen.items()]
-    for one in running:
-        try:
-            one.wait(max(1.0, limit - (time.perf_counter() - began)))
-        except subprocess.TimeoutExpired:
-            one.terminate()
-    about |= dict(seconds=time.perf_counter() - began, commands=chosen)
-    return gather(folder, about)
+    running = {name: start(name, command, folder) for name, command in chosen.items()}
+    left = lambda: max(0.0, limit - (time.perf_counter() - began))
+    while left() and any(one.poll() is None for one in running.values()):
+        time.sleep(1)
+    cut = [name for name, one in running.items() if one.poll() is None]
+    for name in cut:
+        running[name].terminate()  # as Ctrl-C: the round under way ends and is kept
+    for name, one in running.items():
+        if one.wait() and name not in cut:
+            raise SystemExit(f"{name} failed: see {folder / name}.log; nothing was kept.")
+    return gather(folder, about | dict(seconds=time.perf_counter() - began))
 
 
 def main():
@@ -168,16 +185,17 @@ def main():
     parser.add_argument("--labels", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/atari"))
-    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds for all runs")
     parser.add_argument("--draw", action="store_true")
     arguments = parser.parse_args()
     if not arguments.draw:
         arguments.out.mkdir(parents=True)
         found = run(dict(commands(arguments)), arguments.out, arguments.limit)
+        if not found["rows"]:
+            raise SystemExit("No run came to the end of a round; nothing was kept.")
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     found = json.loads(RESULTS.read_text())
-    if found["rows"]:
-        figure(found)
+    figure(found)
     show(found)
 
 
