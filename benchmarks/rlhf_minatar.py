@@ -7,9 +7,9 @@ Every algorithm has the same environment steps (counted over both of PBRL's poli
 labels, networks and learner; the scored policy is the one that answers queries, pi_y for PBRL. A
 return is the mean over 64 fresh episodes, each environment's first, of the sampled policy; tables
 hold the median, smallest and largest seed. The presets were chosen on other seeds: the learner on
-the true reward, the reward model, segments and schedule on DRLHF, the penalty weight on PBRL. Runs
-already in benchmarks/results/rlhf_minatar.json are kept: a part that was
-stopped goes on where it was. ``--fresh`` starts anew.
+the true reward, the reward model, segments and schedule on DRLHF, and on PBRL the penalty weight,
+the tracker's share and its margin. Runs already in benchmarks/results/rlhf_minatar.json are kept:
+a part that was stopped goes on where it was. ``--fresh`` starts anew.
 
     table     all games and algorithms, 1,000 oracle labels
     labels    250 and 500 labels, PBRL and DRLHF
