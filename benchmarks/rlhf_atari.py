@@ -21,6 +21,13 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
+from bilevax.deep.rlhf.folder import read_rlhf_history
+from bilevax.io.figures import BEST, KNOWN, OTHER, to_svg
+from bilevax.io.files import write_json
+from bilevax.io.run_folder import HISTORY
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "rlhf_atari.json"
 FIGURE = ROOT / "docs" / "images" / "atari.svg"
@@ -28,7 +35,7 @@ RUNS = "pong:true-reward,pong:drlhf,pong:pbrl,beam-rider:pbrl,seaquest:pbrl"
 STEPS = "pong=2000000,beam-rider=700000,seaquest=700000"
 SPAN = 5  # rounds between two restarts, a tenth of the preset's 50; fewer in runs of 100,000 steps
 FEW = 100  # games
-COLOURS = {"pbrl": "#0072b2", "drlhf": "#d55e00", "true-reward": "#595959"}
+COLOURS = {"pbrl": BEST, "drlhf": KNOWN, "true-reward": OTHER}
 
 
 def commands(arguments):
@@ -93,10 +100,10 @@ def gather(folder, about):
     """Every run's history, and its result where it came to its end."""
     rows = []
     for name, command in about["commands"].items():
-        file, result = folder / name / "history.jsonl", folder / name / "result.json"
-        if not file.exists():
-            continue
-        history = [json.loads(line) for line in file.read_text().splitlines()]
+        result = folder / name / "result.json"
+        # A run that was cut early may not have begun its history.
+        begun = (folder / name / HISTORY).exists()
+        history = read_rlhf_history(folder / name) if begun else []
         if not history:
             continue
         first, last = history[0], history[-1]
@@ -120,28 +127,22 @@ def gather(folder, about):
 
 def figure(found):
     """The games side by side, the algorithms as lines; a run with few ended games says nothing."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "bilevax"
-    import matplotlib.pyplot as plt
-
     drawn_rows = [row for row in found["rows"] if ended(row) >= FEW]
     games = list(dict.fromkeys(row["game"] for row in drawn_rows))
-    drawn, all_axes = plt.subplots(1, len(games), figsize=(3.6 * len(games), 3.0), squeeze=False)
-    for game, ax in zip(games, all_axes[0], strict=True):
+    drawn = Figure(figsize=(3.6 * len(games), 3.0), layout="constrained")
+    (all_axes,) = drawn.subplots(1, len(games), squeeze=False)
+    for game, ax in zip(games, all_axes, strict=True):
         for row in drawn_rows:
             if row["game"] != game:
                 continue
-            algorithm = row["algorithm"]
-            ax.plot(*seen(row), ".-", color=COLOURS[algorithm], label=algorithm, linewidth=1.2)
+            name = row["algorithm"]
+            ax.plot(*seen(row), ".-", color=COLOURS[name], label=name, linewidth=1.2)
         ax.set_title(game)
         ax.set_xlabel("million frames, over all policies")
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, fontsize=8)
-    all_axes[0][0].set_ylabel("true return of the scored policy")
-    drawn.tight_layout()
-    drawn.savefig(FIGURE, metadata={"Date": None})
+    all_axes[0].set_ylabel("true return of the scored policy")
+    FIGURE.write_text(to_svg(drawn, recolour=False))
 
 
 def show(found):
@@ -193,7 +194,7 @@ def main():
         found = run(dict(commands(arguments)), arguments.out, arguments.limit)
         if not found["rows"]:
             raise SystemExit("No run came to the end of a round; nothing was kept.")
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(RESULTS, found)
     found = json.loads(RESULTS.read_text())
     figure(found)
     show(found)

@@ -224,10 +224,8 @@ class StridedReward(AbstractNetwork):
         """The reward of each step."""
         images = observation.reshape(-1, *observation.shape[-3:])
         # As reals, the images of a whole window would fill an accelerator's memory.
-        many = len(images) > _AT_ONCE
-        features = (
-            lax.map(self._features, images, batch_size=_AT_ONCE) if many else self._features(images)
-        ).reshape(*action.shape, -1)
+        features = lax.map(self._features, images, batch_size=_AT_ONCE)
+        features = features.reshape(*action.shape, -1)
         hidden = jax.nn.relu(self.hidden(features) + self.action_bias[action])
         return self.head(hidden)[..., 0]
 
@@ -235,7 +233,7 @@ class StridedReward(AbstractNetwork):
         patches = _patches(image).astype(self.patch.weight.dtype)
         patches = patches.mean((-4, -2)) * self.scale  # the pixels of each 2 x 2 cell
         patches = patches.reshape(*patches.shape[:-3], -1)
-        return jax.nn.relu(self.patch(patches)).reshape(*image.shape[:-3], -1)
+        return jax.nn.relu(self.patch(patches)).ravel()
 
 
 # Cells along a side of a patch, and pixels from one patch to the next: cells are 2 x 2 pixels.
