@@ -41,7 +41,8 @@ def test_it_is_the_gain_per_step_beyond_its_standard_errors(errors):
     ahead, own = TRACKER.mean(1), POLICY.mean(1)
     statistic, _ = scipy.stats.ttest_ind(ahead, own)  # Student's, with the variance pooled
     error = (ahead.mean() - own.mean()) / statistic
-    expected = 3.0 * 2.0 * (ahead.mean() - own.mean() - errors * error) / 0.5
+    # Half a standard error is what the square over the first one takes away.
+    expected = 3.0 * 2.0 * (ahead.mean() - own.mean() - (errors + 0.5) * error) / 0.5
     found = penalty(TRACKER, POLICY, errors)(Multiple(jnp.asarray(2.0)))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 

@@ -18,6 +18,7 @@ from .environments.catcher import Catcher
 from .environments.minatar import minatar
 from .environments.moving_dot import MovingDot
 from .pattern_reward import PatternReward
+from .proximal_learner import ProximalRewardLearner
 from .reward_model import RewardLearner
 from .reward_network import AbstractReward, MLPReward
 from .rlhf.base import AbstractAlgorithm
@@ -197,10 +198,9 @@ def _minatar(game: str) -> Preset:
             window=8,
             reward_network=pattern_reward,
             # The loss is convex: there is nothing to stop early, and labels held out only measure.
-            reward_learner=RewardLearner(learning_rate=1e-2, checks=0),
+            reward_learner=ProximalRewardLearner(),
             first_fit_steps=100,
             fit_steps=100,
-            batch=64,
             capacity=1000,
             held_out=0.1,
         ),

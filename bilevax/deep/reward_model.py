@@ -1,9 +1,10 @@
-"""Reward models learned from preferences: an ensemble, its loss and its training.
+"""Reward models learned from preferences: an ensemble, its loss and its training by Adam.
 
 Bradley and Terry (1952), Christiano et al. (2017): the second of two segments is preferred with
 probability ``sigmoid(sum r(second) - sum r(first))``.
 """
 
+import abc
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class RewardModel(eqx.Module):
 
 
 class RewardState(eqx.Module):
-    """A reward model and the moments of its optimiser."""
+    """A reward model and what its learner goes on from, such as the moments of Adam."""
 
     model: RewardModel
     moments: PyTree
@@ -109,7 +110,37 @@ class FitMetrics(eqx.Module):
         return ""
 
 
-class RewardLearner(eqx.Module):
+Penalty = Callable[[AbstractReward], Scalar]
+"""A cost of a reward network beside its labels'."""
+
+
+class AbstractRewardLearner(eqx.Module):
+    """Fits a reward model to the training pairs of a buffer."""
+
+    @abc.abstractmethod
+    def init(self, model: RewardModel) -> RewardState:
+        """The state before the first fit."""
+
+    @abc.abstractmethod
+    def fit(
+        self,
+        state: RewardState,
+        buffer: PreferenceBuffer,
+        key: Key,
+        *,
+        steps: int,
+        batch: int,
+        penalty: Penalty | None = None,
+    ) -> tuple[RewardState, FitMetrics]:
+        """``steps`` steps for each member, from where it stood.
+
+        ``penalty(member)`` is added to every member's loss. A module keeps the compiled program
+        from one call to the next; a fresh closure compiles anew. ``batch`` is the number of pairs
+        in a minibatch, for a learner that takes them.
+        """
+
+
+class RewardLearner(AbstractRewardLearner):
     """Adam with decoupled weight decay on the Bradley-Terry loss, stopped early.
 
     Each member sees minibatches of its own, and, where there are several, weighs every pair by a
@@ -124,45 +155,30 @@ class RewardLearner(eqx.Module):
     weight_decay: float = 1e-2
     checks: int = eqx.field(static=True, default=8)
 
-    def init(self, model: RewardModel) -> RewardState:
-        """The state before the first fit."""
+    def init(self, model):
         return RewardState(model, self._optimizer().init(split(model.members)[0]))
 
     @eqx.filter_jit
-    def fit(
-        self,
-        state: RewardState,
-        buffer: PreferenceBuffer,
-        key: Key,
-        *,
-        steps: int,
-        batch: int,
-        penalty: Callable[[AbstractReward], Scalar] | None = None,
-    ) -> tuple[RewardState, FitMetrics]:
-        """``steps`` minibatch steps of ``batch`` pairs for each member, from where it stood.
-
-        ``penalty(member)`` is added to every member's loss. A module keeps the compiled program
-        from one call to the next; a fresh closure compiles anew.
-        """
+    def fit(self, state, buffer, key, *, steps, batch, penalty=None):
         if steps < 1 or batch < 1:
             raise ValueError(f"RewardLearner: {steps} steps of {batch} pairs; give at least 1.")
         count = state.model.size
-        data = _digest(state.model, buffer.pairs)
-        parameters, rest = split(_in_units_of(data, buffer.training_weight, state.model.members))
-        weight = _bootstrap(count, buffer.serial) * buffer.training_weight
-        held_out = _weighted(data, *buffer.held_out_rows())
-        terms = lambda parameters, pairs: _terms(penalty, None)(parameters, rest, pairs)
-        each = lambda parameters, pairs: _terms(penalty, 0)(parameters, rest, pairs)
-        judge = lambda parameters: jnp.add(*terms(parameters, held_out)[:2])
+        data = digest(state.model, buffer.pairs)
+        parameters, rest = split(in_units_of(data, buffer.training_weight, state.model.members))
+        weight = bootstrap(count, buffer.serial) * buffer.training_weight
+        held_out = weighted(data, *buffer.held_out_rows())
+        shared = lambda parameters, pairs: _all_terms(penalty, None)(parameters, rest, pairs)
+        each = lambda parameters, pairs: _all_terms(penalty, 0)(parameters, rest, pairs)
+        judge = lambda parameters: jnp.add(*shared(parameters, held_out)[:2])
         every = max(1, steps // self.checks) if self.checks else steps + 1
 
         def step(carry, now):
             parameters, moments, best, fine = carry
             row, k = now
-            pairs = _weighted(data, row, jnp.take_along_axis(weight, row, axis=1))
+            pairs = weighted(data, row, jnp.take_along_axis(weight, row, axis=1))
             total = lambda parameters: _total(each(parameters, pairs))
             gradient, (preference, extra) = jax.grad(total, has_aux=True)(parameters)
-            now_fine = jnp.stack([_finite(preference), _finite(extra), _finite(gradient)])
+            now_fine = jnp.stack([all_finite(preference), all_finite(extra), all_finite(gradient)])
             update, moved = self._optimizer().update(gradient, moments, parameters)
             new = optax.apply_updates(parameters, update), moved
             keep = lambda new, old: jnp.where(jnp.all(now_fine), new, old)
@@ -183,9 +199,9 @@ class RewardLearner(eqx.Module):
         model = RewardModel(eqx.combine(kept.parameters, rest))
 
         row = rows[-1].reshape(-1)
-        sample = _weighted(data, row, buffer.training_weight[row])
-        extra = terms(kept.parameters, sample)[1]
-        metrics = _metrics(model, sample, held_out, jnp.mean(extra), jnp.mean(kept.step), fine)
+        sample = weighted(data, row, buffer.training_weight[row])
+        extra = shared(kept.parameters, sample)[1]
+        metrics = metrics_of(model, sample, held_out, jnp.mean(extra), jnp.mean(kept.step), fine)
         return RewardState(model, moments), metrics
 
     def _optimizer(self):
@@ -200,7 +216,7 @@ class _Best(NamedTuple):
     step: Int[Array, " M"]
 
 
-class _Digest(NamedTuple):
+class Digest(NamedTuple):
     """Pairs of segments, as far as their sums of rewards depend on them."""
 
     first: PyTree
@@ -210,7 +226,7 @@ class _Digest(NamedTuple):
 
 def evaluate(model: RewardModel, pairs: Pairs) -> tuple[Scalar, Scalar]:
     """The members' mean loss on these pairs, and the accuracy of the ensemble's mean reward."""
-    return _evaluate(model, _digest(model, pairs))
+    return _evaluate(model, digest(model, pairs))
 
 
 def _evaluate(model, pairs):
@@ -220,18 +236,19 @@ def _evaluate(model, pairs):
     return loss, accuracy(jnp.mean(first, 0), jnp.mean(second, 0), pairs.answers)
 
 
-def _digest(model, pairs):
+def digest(model: RewardModel, pairs: Pairs) -> Digest:
+    """All that a fit needs to know of these pairs."""
     summary = lambda part: model.summary(part.observation, part.action)
-    return _Digest(summary(pairs.first), summary(pairs.second), pairs.answers)
+    return Digest(summary(pairs.first), summary(pairs.second), pairs.answers)
 
 
-def _weighted(pairs, row, weight):
+def weighted(pairs: Digest, row: Int[Array, "..."], weight: Float[Array, "..."]) -> Digest:
     """These rows, with these weights of their answers."""
     taken = jax.tree.map(lambda leaf: leaf[row], pairs)
     return taken._replace(answers=eqx.tree_at(lambda a: a.weight, taken.answers, weight))
 
 
-def _bootstrap(members, serial):
+def bootstrap(members: int, serial: Int[Array, " C"]) -> Float[Array, "M C"]:
     """Each member's factor on each pair's weight, the same whenever the pair is met."""
     if members == 1:
         return jnp.ones((1, serial.size))
@@ -240,20 +257,26 @@ def _bootstrap(members, serial):
     return jax.vmap(one, out_axes=1)(serial)
 
 
-def _terms(penalty, pairs_axis):
-    """Every member's preference loss and penalty, from parameters, all else, and pairs."""
-
-    def terms(parameters, rest, pairs):
-        member = eqx.combine(parameters, rest)
-        first, second = member.total(pairs.first), member.total(pairs.second)
-        loss = bradley_terry_loss(first, second, pairs.answers)
-        extra = jnp.zeros_like(loss) if penalty is None else penalty(member)
-        return loss, extra, member.cost()
-
-    return eqx.filter_vmap(terms, in_axes=(eqx.if_array(0), eqx.if_array(0), pairs_axis))
+def terms(
+    penalty: Penalty | None, member: AbstractReward, pairs: Digest
+) -> tuple[Scalar, Scalar, Scalar]:
+    """A member's preference loss, its penalty, and what its parameters cost."""
+    first, second = member.total(pairs.first), member.total(pairs.second)
+    loss = bradley_terry_loss(first, second, pairs.answers)
+    extra = jnp.zeros_like(loss) if penalty is None else penalty(member)
+    return loss, extra, member.cost()
 
 
-def _in_units_of(pairs, weight, members):
+def _all_terms(penalty, pairs_axis):
+    """The terms of every member, from parameters, all else, and pairs."""
+    one = lambda parameters, rest, pairs: terms(penalty, eqx.combine(parameters, rest), pairs)
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), pairs_axis))
+
+
+def in_units_of(
+    pairs: Digest, weight: Float[Array, " C"], members: AbstractReward
+) -> AbstractReward:
+    """All members in parameters whose scale suits these pairs."""
     change = lambda a, b: b - a if jnp.issubdtype(a.dtype, jnp.floating) else None
     difference = jax.tree.map(change, pairs.first, pairs.second)
     return eqx.filter_vmap(lambda member: member.in_units_of(difference, weight))(members)
@@ -270,7 +293,15 @@ def _better(best, new):
     return jax.tree.map(pick, new, best)
 
 
-def _metrics(model, sample, held_out, penalty, step, fine):
+def metrics_of(
+    model: RewardModel,
+    sample: Digest,
+    held_out: Digest,
+    penalty: Scalar,
+    step: Scalar,
+    fine: Bool[Array, " 3"],
+) -> FitMetrics:
+    """What a fit found, from training pairs and held-out ones."""
     loss, right = _evaluate(model, sample)
     held_out_loss, held_out_right = _evaluate(model, held_out)
     empty = jnp.sum(held_out.answers.weight) == 0
@@ -278,5 +309,6 @@ def _metrics(model, sample, held_out, penalty, step, fine):
     return FitMetrics(loss, right, held_out_loss, held_out_right, penalty, step, *fine)
 
 
-def _finite(tree):
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every number of these is finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

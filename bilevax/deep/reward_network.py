@@ -53,6 +53,13 @@ class AbstractReward(eqx.Module):
         """What the parameters themselves cost, added to the loss of training pairs."""
 
     @abc.abstractmethod
+    def shrunk(self, step: Scalar) -> "AbstractReward":
+        """The proximal map of ``step`` times a further cost, which has no gradient at 0.
+
+        ``ProximalRewardLearner`` alone takes this cost into account.
+        """
+
+    @abc.abstractmethod
     def total(self, summary: PyTree) -> Float[Array, " P"]:
         """The sum of rewards over each segment, from its summary."""
 
@@ -71,6 +78,10 @@ class AbstractNetwork(AbstractReward):
     def cost(self):
         """Nothing; the learner's weight decay is enough."""
         return jnp.zeros(())
+
+    def shrunk(self, step):
+        """As it is: a network has no further cost."""
+        return self
 
     def total(self, summary):
         """The sum over steps."""

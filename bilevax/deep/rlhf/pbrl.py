@@ -127,11 +127,12 @@ class PBRL(AbstractAlgorithm):
 
 
 class PolicyDifference(eqx.Module):
-    """weight max(0, E_pi_hat[r] - E_pi_y[r] - doubt) / scale for a reward network r.
+    """weight (E_pi_hat[r] - E_pi_y[r] - doubt)_+ / scale for a reward network r.
 
     Both means are over steps of each policy's environments, and ``doubt`` is ``errors`` standard
     errors of their difference, from the spread over environments: a fit would otherwise make the
-    reward deny whatever the better of two equal policies happened to do.
+    reward deny whatever the better of two equal policies happened to do. The positive part sets in
+    smoothly, as a square over the first standard error: no curvature bounds a kink.
 
     Attributes:
         tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
@@ -151,9 +152,18 @@ class PolicyDifference(eqx.Module):
         tracker = member.total(self.tracker) / self.steps[0]
         policy = member.total(self.policy) / self.steps[1]
         # A constant: the reward shall not become less certain to be penalised less.
-        doubt = lax.stop_gradient(self.errors * _standard_error(tracker, policy))
-        gain = jnp.mean(tracker) - jnp.mean(policy)
-        return self.weight * jnp.maximum(gain - doubt, 0) / self.scale
+        error = lax.stop_gradient(_standard_error(tracker, policy))
+        gain = jnp.mean(tracker) - jnp.mean(policy) - self.errors * error
+        return self.weight * positive_part(gain, error) / self.scale
+
+
+def positive_part(value: Scalar, width: Scalar) -> Scalar:
+    """max(value, 0), but a square over the first ``width``, which takes half of it away.
+
+    It is ``value^2 / (2 width)`` up to ``width`` and ``value - width / 2`` from there on.
+    """
+    square = jnp.clip(value, 0, width) ** 2 / jnp.where(width > 0, 2 * width, 1)
+    return square + jnp.maximum(value - width, 0)
 
 
 def _standard_error(first, second):
