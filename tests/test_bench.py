@@ -2,8 +2,10 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optax
@@ -24,8 +26,10 @@ from bilevax.bench import (
     run_bench,
     summarise,
 )
+from bilevax.bench import job as job_module
+from bilevax.bench.budget import share_spent, within_budget
 from bilevax.bench.job import empty_row, run_calibration, shared
-from bilevax.bench.report import write_bench_report
+from bilevax.bench.report import markdown, write_bench_report
 from bilevax.bench.rows import ROWS
 from bilevax.bench.rows import table as frame
 from bilevax.bench.statistics import best_known, curves, seed_shortfalls
@@ -153,6 +157,67 @@ def test_equal_cpu_time_becomes_steps_by_the_measured_speed(own, tmp_path):
     Canned.seen = []
     run_bench(timed, tmp_path / "out", make_worker=Canned)
     assert not Canned.seen  # neither measured nor run again
+
+
+@pytest.mark.parametrize(("power", "within"), [(1, 1.01), (1.5, 1.25), (2, 1.25), (0.5, 1.5)])
+def test_runs_come_within_their_cpu_budget_whatever_later_steps_cost(power, within):
+    seen = []
+
+    def run(job):
+        seen.append(job["steps"])
+        return dict(steps=job["steps"], cpu_seconds=1e-4 * job["steps"] ** power, error=None)
+
+    exact = (10.0 / 1e-4) ** (1 / power)  # the steps that use the budget up
+    for factor in (0.2, 1.1, 5.0):
+        seen.clear()
+        job = dict(kind="cpu-seconds", amount=10.0, steps=max(1, round(factor * exact)))
+        fields = within_budget(job, run)
+        assert fields["attempts"] == len(seen) <= 3 and (len(seen) == 1) == (factor == 1.1)
+        used = [(1e-4 * steps**power, steps) for steps in seen]
+        assert fields["steps"] == min(used, key=lambda one: abs(np.log(one[0] / 10)))[1]
+        if factor != 1.1:
+            assert 1 / within <= fields["cpu_seconds"] / 10 <= within
+        assert share_spent(fields, job) == round(fields["cpu_seconds"] / 10, 4)
+
+
+def test_a_run_that_cannot_come_closer_or_failed_is_not_repeated():
+    job = dict(kind="cpu-seconds", amount=1.0, steps=1)
+    seen = []
+
+    def run(job, seconds=9.0, error=None):
+        seen.append(job["steps"])
+        return dict(steps=job["steps"], cpu_seconds=seconds, error=error)
+
+    assert within_budget(job, run)["attempts"] == len(seen) == 1  # one step is the least
+    failing = lambda job: run(job, error="no")
+    assert within_budget(job | dict(steps=50), failing)["attempts"] == 1
+    # An attempt that fails does not take the place of one that did not.
+    later = lambda job: run(job, error="no" if job["steps"] < 50 else None)
+    fields = within_budget(job | dict(steps=50), later)
+    assert (fields["steps"], fields["attempts"], fields["error"]) == (50, 2, None)
+    other = job | dict(kind="steps", amount=50)
+    assert within_budget(other, run)["attempts"] == 1 and share_spent(run(other), other) is None
+
+
+def test_a_method_whose_steps_get_dearer_is_run_again_with_fewer(monkeypatch):
+    clock = [0.0]
+
+    def dearer(prepared, state, steps):
+        clock[0] += 1e-5 * (steps**2 - int(state.step) ** 2)
+        return advance(prepared, state, steps)
+
+    advance = job_module._advance
+    monkeypatch.setattr(job_module, "_advance", dearer)
+    times = SimpleNamespace(process_time=lambda: clock[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(job_module, "time", times)
+    budget = Budget("cpu-seconds", 1.0)
+    (row,) = run_bench(Arguments("smoke", ("game 0",), ("independent",), 1, 1, budget))
+    assert row["error"] is None and row["attempts"] > 1
+    assert row["cpu_seconds"] == pytest.approx(1e-5 * row["steps"] ** 2)
+    assert 1 / 1.5 < row["spent"] < 1.5 and abs(row["spent"] - row["cpu_seconds"]) < 1e-4
+    assert row["curve"][-1][0] == row["steps"] and row["curve"][0][0] < row["steps"] / 64
+    words = markdown([row], SUITES["smoke"])
+    assert "1 of 1 run, more than 1.5 times off at first, was done anew" in words
 
 
 def test_a_calibration_measures_a_positive_price(own):

@@ -3,8 +3,8 @@
 ``bilevax bench SUITE`` on the command line; ``run_bench`` from Python.
 """
 
+from .budget import Budget as Budget
 from .plan import Arguments as Arguments
-from .plan import Budget as Budget
 from .plan import Job as Job
 from .plan import Plan as Plan
 from .plan import plan as plan

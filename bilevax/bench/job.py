@@ -22,6 +22,7 @@ from ..io.run_folder import result_name
 from ..problems import ZooProblem
 from ..tasks.catalogue import blaming, build, is_file, load_file
 from ..tasks.settings import Settings, prepare
+from .budget import share_spent, within_budget
 
 GAP_TOL = 1e-3
 SHARES = tuple(2.0**-k for k in range(7, -1, -1))
@@ -52,7 +53,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         with jax.enable_x64(True), blaming(job["problem"]), blaming(job["method"]):
-            row |= _run(job)
+            row |= within_budget(job, _run)
+            row["spent"] = share_spent(row, job)
     except Exception as error:
         row["error"] = _words(error)
     return row | dict(wall_seconds=round(time.perf_counter() - began, 4))
@@ -79,7 +81,7 @@ def empty_row(job: dict[str, Any], error: str | None = None) -> dict[str, Any]:
     """The row of a job before it has run, or of one that failed for this reason."""
     kept = ("id", "number", "suite", "case", "problem", "options", "method", "seed", "start")
     nothing = ("maximize", "upper_value", "value", "gap", "result")
-    seconds = ("cpu_seconds", "wall_seconds", "compile_seconds")
+    seconds = ("cpu_seconds", "spent", "attempts", "wall_seconds", "compile_seconds")
     return (
         {name: job[name] for name in kept}
         | dict(steps=job["steps"], budget=job["budget"])

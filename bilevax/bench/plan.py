@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import floor, log10
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,11 @@ from .. import __version__
 from ..io.files import to_json
 from ..tasks.catalogue import is_file, nearest
 from ..tasks.settings import SOLVERS
+from .budget import Budget
 from .suite import Case, Suite, absolute_name, find_suite
 
 NETWORKS = "BILEVAX_ROAD_NETWORKS"
 """The variable that names the folder of road networks."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What each start may use.
-
-    Attributes:
-        kind: "steps" or "cpu-seconds".
-        amount: how much; ``None`` is each problem's own number of steps.
-    """
-
-    kind: str = "steps"
-    amount: int | float | None = None
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether the steps follow from a calibration."""
-        return self.kind != "steps"
-
-    def steps(self, price: float) -> int:
-        """The steps that these CPU seconds pay for at this price each.
-
-        They keep two digits, rounded down: equal numbers of steps share a compilation.
-        """
-        count = self.amount / price if self.amount and price > 0 else 1
-        if count >= 100:
-            unit = 10 ** (floor(log10(count)) - 1)
-            count = count // unit * unit
-        return max(1, int(count))
-
-    def __str__(self) -> str:
-        if self.amount is None:
-            return "each problem's own number of steps"
-        return f"{self.amount:,.10g} {self.kind.replace('cpu', 'CPU').replace('-', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +59,7 @@ class Job:
         group: jobs of one group are likely to share what is compiled.
         steps: the number of steps; ``None`` is the problem's own.
         budget: in words.
+        kind, amount: the same as a ``Budget`` has it.
     """
 
     id: str
@@ -108,6 +75,8 @@ class Job:
     starts: int
     steps: int | None
     budget: str
+    kind: str
+    amount: int | float | None
 
 
 @dataclass(frozen=True)
@@ -175,6 +144,8 @@ def plan(arguments: Arguments) -> Plan:
                         starts=arguments.starts,
                         steps=None if budget.is_measured else steps,
                         budget=str(budget),
+                        kind=budget.kind,
+                        amount=budget.amount,
                     )
                     jobs.append(replace(job, id=_identity(job, case)))
     return Plan(arguments, suite, tuple(jobs))

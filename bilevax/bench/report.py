@@ -9,8 +9,9 @@ from typing import Any
 
 from ..io import figures as common
 from ..io.files import read_json, write_text
-from ..io.page import duration, number, page, table, text
+from ..io.page import counted, duration, number, page, table, text
 from ..io.run_folder import CONFIG, REPORT
+from .budget import OFF
 from .figures import case_figure, curve_figure, profile_figure
 from .plan import short
 from .rows import write_tables
@@ -114,8 +115,8 @@ def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
     return (
         f"Every method had the same {seeds} {'seed' if seeds == 1 else 'seeds'} of {starts} "
         f"random {'start' if starts == 1 else 'starts'}, and a budget of {rows[0]['budget']} for "
-        f"each start.{_unequal_time(rows)} All values are what the upper level gets with the x "
-        f"found once the lower level answers exactly, whatever policy a method ended "
+        f"each start.{_unequal_time(rows)}{_spent(rows)} All values are what the upper level gets "
+        "with the x found once the lower level answers exactly, whatever policy a method ended "
         f"with ({sense}). Local optima are the rule: the best start of a seed counts, and the "
         "spread over seeds is shown."
     )
@@ -125,6 +126,18 @@ def _unequal_time(rows: Sequence[dict[str, Any]]) -> str:
     if not rows[0]["budget"].endswith(" steps"):
         return ""
     return " Equal steps are not equal time: what they cost stands beside them (CPU s)."
+
+
+def _spent(rows: Sequence[dict[str, Any]]) -> str:
+    shares = [row["spent"] for row in rows if row["spent"] is not None]
+    if not shares:
+        return ""
+    words = f" A start used between {number(min(shares), 2)} and {number(max(shares), 2)} of it."
+    again = sum((row["attempts"] or 1) > 1 for row in rows)
+    if again:
+        words += f" {again:,} of {counted(len(rows), 'run')}, more than {OFF:g} times off at first, "
+        words += f"{'was' if again == 1 else 'were'} done anew with other steps."
+    return words
 
 
 def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], list[list[str]]]:

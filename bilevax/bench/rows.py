@@ -74,9 +74,11 @@ def table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
         "seed": "int64",
         "start": "int64",
         "steps": "Int64",
+        "attempts": "Int64",
         "maximize": "boolean",
         **dict.fromkeys(("upper_value", "value", "gap"), "float64"),
-        **dict.fromkeys(("cpu_seconds", "wall_seconds", "compile_seconds"), "float64"),
+        **dict.fromkeys(("cpu_seconds", "spent"), "float64"),
+        **dict.fromkeys(("wall_seconds", "compile_seconds"), "float64"),
         **dict.fromkeys(("result", "error"), "string"),
     }
     plain = [

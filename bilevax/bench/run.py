@@ -10,8 +10,9 @@ from typing import Any
 
 from ..io.files import read_json, write_json
 from ..io.run_folder import CONFIG, check_new_folder
+from .budget import Budget
 from .job import empty_row, run_calibration, run_job
-from .plan import Arguments, Budget, Job, Plan, plan
+from .plan import Arguments, Job, Plan, plan
 from .pool import run_jobs
 from .rows import ROWS, SPEEDS, Lines, latest, read_lines
 from .workers import AbstractWorker, LocalWorker

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ..bench.plan import Arguments, Budget, Plan, plan
+from ..bench.budget import Budget
+from ..bench.plan import Arguments, Plan, plan
 from ..bench.run import check_folder, is_bench, read_arguments, run_bench
 from ..bench.statistics import summarise
 from ..bench.suite import find_suite
