@@ -123,6 +123,11 @@ class Rollouts(AbstractAdjoint):
             if getattr(self, name) < 1:
                 raise ValueError(f"Rollouts: {name} is {getattr(self, name)}; give at least 1.")
 
+    @property
+    def environment_steps(self) -> int:
+        """Transitions of all episodes, at most: those that end before T take fewer."""
+        return self.episodes * self.steps
+
     def __call__(self, lower, x, responses, in_policy, measure, key):
         mdp = _single(lower(x))
         known, policy = tables(mdp), _flat(responses.policy)

@@ -220,6 +220,28 @@ def test_a_method_whose_steps_get_dearer_is_run_again_with_fewer(monkeypatch):
     assert "1 of 1 run, more than 1.5 times off at first, was done anew" in words
 
 
+def test_environment_steps_become_steps_by_what_each_of_them_draws():
+    wanted = Arguments(
+        "smoke", ("game 0", "game 1"), ("hpgd",), 1, 1, Budget("environment-steps", 40_000)
+    )
+    rows = run_bench(replace(wanted, cases=("game 0",)))
+    (job, _) = plan(wanted).jobs
+    zoo = build(job.problem, job.options)
+    # 32 episodes, until what is left counts a thousandth.
+    length = np.ceil(np.log(1e-3) / np.log(float(zoo.problem.discount)))
+    assert rows[0]["error"] is None and rows[0]["steps"] == job.steps == 40_000 // (32 * length)
+    assert rows[0]["environment_steps"] == 32 * length * job.steps <= 40_000
+    assert rows[0]["spent"] == round(rows[0]["environment_steps"] / 40_000, 4) > 0.9
+    assert "40,000 environment steps for each start" in markdown(rows, SUITES["smoke"])
+
+
+def test_a_budget_names_its_kind_and_has_an_amount():
+    with pytest.raises(ValueError, match="kind is 'hours'; give one of steps, cpu-seconds, env"):
+        Budget("hours", 3)
+    with pytest.raises(ValueError, match="amount is None; give a number of environment-steps"):
+        Budget("environment-steps")
+
+
 def test_a_calibration_measures_a_positive_price(own):
     line = LocalWorker().run(run_calibration, vars(plan(own).jobs[0]))
     assert line["error"] is None

@@ -66,8 +66,18 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
         (["smok"], "did you mean smoke?"),
         (["smoke", "--methods", "pbr"], "did you mean pbrl?"),
         (["smoke", "--cases", "game 10"], "did you mean game 1"),
-        (["smoke", "--steps", "3", "--cpu-seconds", "1"], "are two budgets"),
+        (["smoke", "--steps", "3", "--cpu-seconds", "1"], "are 2 budgets"),
         (["smoke", "--cpu-seconds", "-1"], "--cpu-seconds is -1.0; give a positive number"),
+        (["smoke", "--steps", "3", "--environment-steps", "9"], "are 2 budgets"),
+        (
+            ["smoke", "--methods", "hpgd,pbrl", "--environment-steps", "100000", "--out", "x"],
+            "pbrl is given the model of the case game 0 and takes no environment steps: leave it "
+            "out of --methods, or give --steps or --cpu-seconds",
+        ),
+        (
+            ["smoke", "--methods", "hpgd", "--environment-steps", "7", "--out", "x"],
+            "--environment-steps is 7, and one step of hpgd on the case game 0 takes",
+        ),
         (["--resume", "nowhere"], "nowhere holds no benchmark"),
         (["smoke", "--resume", "nowhere"], "--resume takes everything from the folder"),
         (["--report-only"], "give --out DIR"),

@@ -11,6 +11,7 @@ import pytest
 from games import random_game
 
 import bilevax as bx
+from bilevax import _hypergradient as hypergradient
 from bilevax.methods import (
     METHODS,
     ActorCritic,
@@ -250,6 +251,41 @@ def test_adaptive_model_design_is_clipped_descent_on_the_hypergradient():
         exact(problem, x),
     )
     np.testing.assert_allclose(step, 0.5e-3 * gradient / np.linalg.norm(gradient), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("which", "solver", "most"),
+    [
+        (1, hpgd(WHOLE, rollouts=Rollouts(5, 7)), 5 * 7),
+        (1, hpgd(WHOLE, rollouts=None, advantage=Rollouts(3, 11)), 3 * 11),
+        (1, sobirl(WHOLE, rollouts=Rollouts(5, 7), derivatives=Rollouts(3, 11)), 5 * 7 + 3 * 11),
+        (0, bx.Annealed(hpgd(WHOLE, rollouts=Rollouts(5, 7)), 2.0, 5), 5 * 7),
+    ],
+    ids=("leader's", "adjoint's", "both", "ending"),
+)
+def test_a_step_draws_the_transitions_that_its_solver_says(which, solver, most, monkeypatch):
+    counts = []
+
+    def counting(*arguments):
+        seen = rollout(*arguments)
+        jax.debug.callback(lambda n: counts.append(int(n)), jnp.sum(seen.weight > 0))
+        return seen
+
+    rollout = hypergradient.rollout
+    monkeypatch.setattr(hypergradient, "rollout", counting)
+    problem, x = PROBLEMS[which]
+    estimator = bx.Exact(problem)
+    step = jax.jit(lambda x: solver.step(estimator, solver.init(estimator, x, None, KEY)).x)
+    jax.block_until_ready(step(x))
+    jax.effects_barrier()
+    assert solver.environment_steps == most
+    # Episodes of the first problem end by themselves.
+    assert sum(counts) == most if which == 1 else 5 < sum(counts) < most
+
+
+def test_solvers_that_are_given_the_model_draw_nothing():
+    for solver in (bx.PBRL(), hpgd(rollouts=None), m_sobirl(), bx.Annealed(bx.PBRL(), 2.0, 5)):
+        assert solver.environment_steps is None
 
 
 @pytest.fixture(scope="module")

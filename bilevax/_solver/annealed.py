@@ -43,6 +43,10 @@ class Annealed(AbstractSolver):
         factor = self.initial * (self.final / self.initial) ** share
         return self.solver.step(estimator.tempered(factor), state)
 
+    @property
+    def environment_steps(self):
+        return self.solver.environment_steps
+
     def settled(self, state):
         return (state.step >= self.steps) & self.solver.settled(state)
 

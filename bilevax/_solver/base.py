@@ -235,6 +235,11 @@ class AbstractSolver(eqx.Module):
     def step(self, estimator: AbstractEstimator, state: State) -> State:
         """One step."""
 
+    @property
+    def environment_steps(self) -> int | None:
+        """Transitions that a step draws, at most; ``None`` where it is given the model instead."""
+        return None
+
     @abc.abstractmethod
     def settled(self, state: State) -> Bool[Array, ""]:
         """Whether the solver may stop on a small gradient (its schedule has ended)."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("steps", "cpu-seconds")
+KINDS = ("steps", "cpu-seconds", "environment-steps")
 OFF = 1.5
 """A run that used this many times its CPU seconds, or left as much of them, is done again."""
 
@@ -17,7 +17,7 @@ class Budget:
     """What each start may use.
 
     Attributes:
-        kind: "steps" or "cpu-seconds".
+        kind: "steps", "cpu-seconds" or "environment-steps": transitions that are sampled.
         amount: how much; ``None`` is each problem's own number of steps.
     """
 
@@ -27,6 +27,8 @@ class Budget:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"Budget: kind is {self.kind!r}; give one of {', '.join(KINDS)}.")
+        if self.amount is None and self.kind != "steps":
+            raise ValueError(f"Budget: amount is None; give a number of {self.kind}.")
 
     @property
     def is_measured(self) -> bool:
@@ -73,7 +75,7 @@ def within_budget(
 
 def share_spent(fields: dict[str, Any], job: dict[str, Any]) -> float | None:
     """What a run used as a share of its budget; ``None`` where that is a number of steps."""
-    used = fields["cpu_seconds"] if job["kind"] == "cpu-seconds" else None
+    used = None if job["kind"] == "steps" else fields[job["kind"].replace("-", "_")]
     return None if used is None else round(used / job["amount"], 4)
 
 

@@ -84,7 +84,7 @@ def empty_row(job: dict[str, Any], error: str | None = None) -> dict[str, Any]:
     seconds = ("cpu_seconds", "spent", "attempts", "wall_seconds", "compile_seconds")
     return (
         {name: job[name] for name in kept}
-        | dict(steps=job["steps"], budget=job["budget"])
+        | dict(steps=job["steps"], budget=job["budget"], environment_steps=None)
         | dict.fromkeys((*nothing, *seconds))
         | dict(error=error, versions=versions(), curve=[])
     )
@@ -94,6 +94,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     prepared, x0, key = _prepare(job)
     _, compile_seconds = _compile(prepared, x0, key)
     zoo, solver = prepared.zoo, prepared.solver
+    drawn = solver.environment_steps
     estimator = as_estimator(zoo.problem)
     natural = lambda value: float(zoo.natural_value(value))
     before = time.process_time()
@@ -120,6 +121,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     return dict(
         maximize=zoo.maximize,
         steps=int(state.step),
+        environment_steps=None if drawn is None else drawn * int(state.step),
         upper_value=natural(solution.upper_value),
         value=value,
         gap=float(solution.gap),
@@ -178,6 +180,12 @@ def _prepare(job: dict[str, Any]):
     starts = prepared.zoo.starts(starts_key, job["starts"])
     x0 = jax.tree.map(lambda z: jnp.asarray(z[job["start"]]), starts)
     return prepared, x0, jax.random.split(key, job["starts"])[job["start"]]
+
+
+def environment_steps(job: dict[str, Any]) -> int | None:
+    """Transitions that a step of the job's method draws, at most; ``None`` if it draws none."""
+    with jax.enable_x64(True), blaming(job["problem"]), blaming(job["method"]):
+        return make(job).solver.environment_steps
 
 
 def make(job: dict[str, Any]) -> Prepared:

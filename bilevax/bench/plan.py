@@ -12,6 +12,7 @@ from ..io.files import to_json
 from ..tasks.catalogue import is_file, nearest
 from ..tasks.settings import SOLVERS
 from .budget import Budget
+from .job import environment_steps
 from .suite import Case, Suite, absolute_name, find_suite
 
 NETWORKS = "BILEVAX_ROAD_NETWORKS"
@@ -57,7 +58,7 @@ class Job:
         id: a hash of what the run is, the version included.
         number: its place in the plan.
         group: jobs of one group are likely to share what is compiled.
-        steps: the number of steps; ``None`` is the problem's own.
+        steps: the number of steps; ``None`` is the problem's own, until a calibration.
         budget: in words.
         kind, amount: the same as a ``Budget`` has it.
     """
@@ -123,30 +124,31 @@ def plan(arguments: Arguments) -> Plan:
     if budget.amount is None:
         budget = replace(budget, amount=suite.steps)
         arguments = replace(arguments, budget=budget)
-    steps = None if budget.amount is None else int(budget.amount)
     jobs = []
     for case, given in zip(cases, options, strict=True):
         problem = absolute_name(case.problem, arguments.suite)
         for method in arguments.methods:
+            first = Job(
+                id="",
+                number=len(jobs),
+                suite=suite.name,
+                case=case.name,
+                group=f"{problem} {method}",
+                problem=problem,
+                options=given,
+                method=absolute_name(method, arguments.suite),
+                seed=0,
+                start=0,
+                starts=arguments.starts,
+                steps=None,
+                budget=str(budget),
+                kind=budget.kind,
+                amount=budget.amount,
+            )
+            first = replace(first, steps=_steps(first))
             for seed in range(arguments.seeds):
                 for start in range(arguments.starts):
-                    job = Job(
-                        id="",
-                        number=len(jobs),
-                        suite=suite.name,
-                        case=case.name,
-                        group=f"{problem} {method}",
-                        problem=problem,
-                        options=given,
-                        method=absolute_name(method, arguments.suite),
-                        seed=seed,
-                        start=start,
-                        starts=arguments.starts,
-                        steps=None if budget.is_measured else steps,
-                        budget=str(budget),
-                        kind=budget.kind,
-                        amount=budget.amount,
-                    )
+                    job = replace(first, number=len(jobs), seed=seed, start=start)
                     jobs.append(replace(job, id=_identity(job, case)))
     return Plan(arguments, suite, tuple(jobs))
 
@@ -154,6 +156,26 @@ def plan(arguments: Arguments) -> Plan:
 def short(name: str) -> str:
     """What tables call a method: a file without its folder."""
     return Path(name).name if is_file(name) else name
+
+
+def _steps(job: Job) -> int | None:
+    """The steps of a job; ``None`` where a calibration, or the problem itself, says how many."""
+    if job.amount is None or job.kind == "cpu-seconds":
+        return None
+    if job.kind == "steps":
+        return int(job.amount)
+    drawn = environment_steps(asdict(job))
+    if drawn is None:
+        raise ValueError(
+            f"{short(job.method)} is given the model of the case {job.case} and takes no "
+            "environment steps: leave it out of --methods, or give --steps or --cpu-seconds."
+        )
+    if job.amount < drawn:
+        raise ValueError(
+            f"--environment-steps is {job.amount:,}, and one step of {short(job.method)} on the "
+            f"case {job.case} takes {drawn:,}: give at least that."
+        )
+    return int(job.amount // drawn)
 
 
 def _identity(job: Job, case: Case) -> str:

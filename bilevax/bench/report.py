@@ -41,6 +41,8 @@ _COLUMNS = (
     ("Gap", "the largest certified gap of all runs: what the lower level could still gain against "
      "the policy that the method ended with"),
     ("Steps", "of a start"),
+    ("Environment steps", "transitions that a start sampled, at most; none where the method is "
+     "given the model"),
     ("CPU s", "of a start, the median; compilation and certificates are left out"),
     ("Failed", "runs that gave no value, of all runs"),
 )  # fmt: skip
@@ -135,8 +137,9 @@ def _spent(rows: Sequence[dict[str, Any]]) -> str:
     words = f" A start used between {number(min(shares), 2)} and {number(max(shares), 2)} of it."
     again = sum((row["attempts"] or 1) > 1 for row in rows)
     if again:
-        words += f" {again:,} of {counted(len(rows), 'run')}, more than {OFF:g} times off at first, "
-        words += f"{'was' if again == 1 else 'were'} done anew with other steps."
+        runs, were = counted(len(rows), "run"), "was" if again == 1 else "were"
+        words += f" {again:,} of {runs}, more than {OFF:g} times off at first, {were} done anew "
+        words += "with other steps."
     return words
 
 
@@ -181,6 +184,7 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
             "" if s.fraction is None else f"{s.fraction:.4f}",
             "" if math.isnan(s.gap) else number(s.gap, 2),
             "" if s.steps is None else f"{s.steps:,}",
+            "" if s.environment_steps is None else f"{s.environment_steps:,}",
             "" if math.isnan(s.cpu_seconds) else number(s.cpu_seconds, 3),
             f"{s.failures} of {s.runs}" if s.failures else "",
         ]

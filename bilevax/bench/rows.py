@@ -74,6 +74,7 @@ def table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
         "seed": "int64",
         "start": "int64",
         "steps": "Int64",
+        "environment_steps": "Int64",
         "attempts": "Int64",
         "maximize": "boolean",
         **dict.fromkeys(("upper_value", "value", "gap"), "float64"),

@@ -26,7 +26,7 @@ class Summary:
         best: over seeds.
         reference: the value to reach, if any.
         gap: the largest certified gap.
-        steps: of a start, at most.
+        steps, environment_steps: of a start, at most.
         cpu_seconds: of a start, the median.
         failures: runs without a value.
         runs: how many.
@@ -43,6 +43,7 @@ class Summary:
     reference: float | None
     gap: float
     steps: int | None
+    environment_steps: int | None
     cpu_seconds: float
     failures: int
     runs: int
@@ -123,12 +124,17 @@ def _summary(case: str, method: str, rows: Rows, maximize: bool, suite: Suite) -
         best=sign * max(sign * value for value in values),
         reference=None if reference is None else reference.value,
         gap=max((row["gap"] for row in good if row["gap"] is not None), default=math.nan),
-        steps=max((row["steps"] for row in good), default=None),
+        steps=_most(good, "steps"),
+        environment_steps=_most(good, "environment_steps"),
         cpu_seconds=float(np.median([r["cpu_seconds"] for r in good])) if good else math.nan,
         failures=len(failed),
         runs=len(rows),
         reason=failed[0]["error"] if failed else "",
     )
+
+
+def _most(rows: Rows, name: str) -> int | None:
+    return max((row[name] for row in rows if row[name] is not None), default=None)
 
 
 def value_of(row: dict[str, Any], maximize: bool) -> float:

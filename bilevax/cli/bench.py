@@ -55,6 +55,9 @@ def bench(
     cpu_seconds: Annotated[
         float | None, _option("CPU seconds, by each method's speed on each case.", _BUDGET)
     ] = None,
+    environment_steps: Annotated[
+        int | None, _option("Transitions, for methods that learn from samples.", _BUDGET, min=1)
+    ] = None,
     out: Annotated[
         Path | None, _option("Folder for the rows and report.html; continued if begun.", _RUN)
     ] = None,
@@ -77,10 +80,15 @@ def bench(
     quiet: Annotated[bool, _option("No progress on stderr.", _RUN, "--quiet", "-q")] = False,
 ) -> int:
     """Compare methods on a suite of problems: many seeds, equal budgets, nothing lost."""
-    what = (suite, methods, cases, seeds, starts, network, steps, cpu_seconds)
+    budgets = {
+        "steps": steps,
+        "cpu-seconds": cpu_seconds,
+        "environment-steps": environment_steps,
+    }
+    what = (suite, methods, cases, seeds, starts, network, *budgets.values())
     folder = resume or out
     if reference:
-        ignored = dict(methods=methods, seeds=seeds, steps=steps, cpu_seconds=cpu_seconds, out=out)
+        ignored = dict(methods=methods, seeds=seeds, **budgets, out=out)
         ignored |= dict(resume=resume, workers=workers, ray=ray)
         switches = dict(retry_failed=retry_failed, report_only=report_only, json=json)
         _refuse_with_reference(ignored | {name: on or None for name, on in switches.items()})
@@ -100,7 +108,7 @@ def bench(
         arguments = read_arguments(resume)
     else:
         assert suite is not None
-        budget = _budget(steps, cpu_seconds)
+        budget = _budget(budgets)
         arguments = _arguments(suite, methods, cases, seeds, starts, network, budget)
     work = plan(arguments)
     if reference:
@@ -131,12 +139,11 @@ def write_bench_page(directory: Path) -> int:
     return 0
 
 
-def _budget(steps, cpu_seconds) -> Budget:
-    given = {"steps": steps, "cpu-seconds": cpu_seconds}
-    given = {kind: amount for kind, amount in given.items() if amount is not None}
+def _budget(budgets: dict[str, Any]) -> Budget:
+    given = {kind: amount for kind, amount in budgets.items() if amount is not None}
     if len(given) > 1:
         flags = " and ".join(f"--{kind}" for kind in given)
-        raise ValueError(f"{flags} are two budgets: give one of them.")
+        raise ValueError(f"{flags} are {len(given)} budgets: give one of them.")
     for kind, amount in given.items():
         if not 0 < amount < math.inf:
             raise ValueError(f"--{kind} is {amount}; give a positive number.")
@@ -215,7 +222,8 @@ def _record(work: Plan, summaries, failed: int, folder: Path | None) -> dict[str
     cells = []
     for one in summaries:
         cell = {name: getattr(one, name) for name in ("case", "method", "median", "interval")}
-        names = ("best", "reference", "fraction", "gap", "steps", "cpu_seconds", "runs", "failures")
+        names = ("best", "reference", "fraction", "gap", "steps", "environment_steps")
+        names += ("cpu_seconds", "runs", "failures")
         cell |= {name: getattr(one, name) for name in names}
         cells.append(cell | ({"reason": one.reason} if one.failures else {}))
     record = dict(suite=work.suite.name, runs=len(work.jobs), failed=failed, cells=cells)

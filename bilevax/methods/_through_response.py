@@ -69,6 +69,12 @@ class ThroughResponse(AbstractSolver):
             progress=progress_of(terms, state.weight, norm),
         )
 
+    @property
+    def environment_steps(self):
+        # The leader's episodes and the adjoint's. An episode that ends by itself is shorter.
+        sampled = [part for part in (self.rollouts, self.adjoint) if isinstance(part, Rollouts)]
+        return sum(part.environment_steps for part in sampled) if sampled else None
+
     def settled(self, state):
         # A sampled gradient may be small by chance.
         return jnp.asarray(self.rollouts is None and not isinstance(self.adjoint, Rollouts))
