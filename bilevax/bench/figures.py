@@ -33,17 +33,17 @@ def profile_figure(shortfalls: dict[str, np.ndarray]) -> "Figure":
     return figure
 
 
-def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | None":
-    """The median shortfall against the median CPU seconds of a start; ``None`` without curves."""
+def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], along: str) -> "Figure | None":
+    """The median shortfall against what ``along`` names; ``None`` without curves."""
     figure, ax = axes(height=_height(len(curves)))
     drawn = False
-    for (method, (seconds, short)), (colour, dash) in zip(curves.items(), _styles(), strict=False):
-        finite = np.isfinite(short) & (seconds > 0)
+    for (method, (spent, short)), (colour, dash) in zip(curves.items(), _styles(), strict=False):
+        finite = np.isfinite(short) & (spent > 0)
         if not finite.any():
             continue
         drawn = True
         ax.plot(
-            seconds[finite],
+            spent[finite],
             np.maximum(short[finite], _SMALLEST),
             linewidth=2,
             marker="o",
@@ -58,7 +58,7 @@ def curve_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure | 
     ax.set_yscale("log")
     _log_ticks(ax.xaxis, ax.get_xlim())
     _log_ticks(ax.yaxis, ax.get_ylim())
-    ax.set_xlabel("CPU seconds of a start")
+    ax.set_xlabel(along)
     ax.set_ylabel("median shortfall")
     _legend(ax)
     return figure
@@ -91,7 +91,7 @@ def _log_ticks(axis, limits: tuple[float, float]) -> None:
 
     many = limits[1] > 100 * limits[0]
     axis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

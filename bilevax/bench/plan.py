@@ -13,6 +13,7 @@ from ..tasks.catalogue import is_file, nearest
 from ..tasks.settings import SOLVERS
 from .budget import Budget
 from .job import environment_steps
+from .learned import is_learned, planned_environment_steps
 from .suite import Case, Suite, absolute_name, find_suite
 
 NETWORKS = "BILEVAX_ROAD_NETWORKS"
@@ -115,14 +116,17 @@ def plan(arguments: Arguments) -> Plan:
             raise ValueError(f"{what} is empty: name at least one.")
     for name in arguments.cases:
         nearest("case", name, suite.case_names)
-    for name in arguments.methods:
-        if not is_file(name):
-            nearest("method", name, SOLVERS)
     cases = [suite.case(name) for name in arguments.cases]
+    if not all(is_learned(case.problem) for case in cases):
+        for name in arguments.methods:
+            if not is_file(name):
+                nearest("method", name, SOLVERS)
     options = [_options(case, arguments.networks) for case in cases]
     budget = arguments.budget
     if budget.amount is None:
         budget = replace(budget, amount=suite.steps)
+        if suite.environment_steps is not None:
+            budget = Budget("environment-steps", suite.environment_steps)
         arguments = replace(arguments, budget=budget)
     jobs = []
     for case, given in zip(cases, options, strict=True):
@@ -160,6 +164,8 @@ def short(name: str) -> str:
 
 def _steps(job: Job) -> int | None:
     """The steps of a job; ``None`` where a calibration, or the problem itself, says how many."""
+    if is_learned(job.problem):
+        return planned_environment_steps(asdict(job))
     if job.amount is None or job.kind == "cpu-seconds":
         return None
     if job.kind == "steps":

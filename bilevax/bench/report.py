@@ -18,34 +18,7 @@ from .rows import write_tables
 from .run import read_arguments, read_rows
 from .statistics import Summary, curves, seed_shortfalls, summarise
 from .suite import Suite, find_suite
-
-TABLE = "table.md"
-
-_FILES = {
-    CONFIG: "what was asked for, and the versions: everything to repeat it",
-    "rows.jsonl": "a line per run, written as soon as it ended",
-    "rows.parquet": "the same rows as a table, for pandas.read_parquet",
-    "rows.csv": "and as text",
-    "curves.csv": "each run's value at the exact best response at eight shares of its budget",
-    TABLE: "the tables of this page as Markdown",
-}
-_COLUMNS = (
-    ("Median", "over seeds, of the upper value once the lower level answers exactly; the best "
-     "start of each seed counts, and a seed that failed counts as the worst"),
-    ("95 % interval", "of that median, between two order statistics of the seeds: true for any "
-     "distribution of the values; it needs six seeds"),
-    ("Best", "of all seeds"),
-    ("Reference", "the value to reach: exact where it is known, else the best that many starts "
-     "found"),
-    ("Of reference", "median / reference; reference / median where smaller is better"),
-    ("Gap", "the largest certified gap of all runs: what the lower level could still gain against "
-     "the policy that the method ended with"),
-    ("Steps", "of a start"),
-    ("Environment steps", "transitions that a start sampled, at most; none where the method is "
-     "given the model"),
-    ("CPU s", "of a start, the median; compilation and certificates are left out"),
-    ("Failed", "runs that gave no value, of all runs"),
-)  # fmt: skip
+from .words import COLUMNS, LEARNED, TABLE, columns, files, words_for
 
 
 def write_bench_report(directory: Path) -> Path:
@@ -68,8 +41,9 @@ def markdown(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
     parts = [f"# {suite.name}", suite.summary, _how(rows, suite)]
     parts += [_markdown_table(*_overview(summaries, suite))]
     parts += [suite.note] if suite.note else []
-    parts += [_markdown_table(*_details(summaries))]
-    parts += ["\n".join(f"- {name}: {words}." for name, words in _COLUMNS)]
+    head, cells = _details(summaries)
+    parts += [_markdown_table(head, cells)]
+    parts += ["\n".join(f"- {name}: {words}." for name, words in _explained(rows, suite, head))]
     parts += [_reasons_line(summaries)] if any(s.failures for s in summaries) else []
     return "\n\n".join(parts) + "\n"
 
@@ -96,14 +70,21 @@ def html(rows: Sequence[dict[str, Any]], suite: Suite, config: dict[str, Any], p
         table(detail_head, detail_cells, "tt" + "n" * (len(detail_head) - 2)),
         _failures(summaries),
         "<details><summary>What the columns mean</summary>",
-        table((), [(name, words[0].upper() + words[1:] + ".") for name, words in _COLUMNS], "tw"),
+        table(
+            (),
+            [
+                (name, words[0].upper() + words[1:] + ".")
+                for name, words in _explained(rows, suite, detail_head)
+            ],
+            "tw",
+        ),
         "</details>",
         "<h2>Every seed</h2>",
-        _strips(summaries),
+        _strips(summaries, rows, suite),
         "<h2>How to repeat it</h2>",
         f"<pre>{text(shlex.join(config['command']))}</pre>",
         f'<p class="words">{text(_versions(config))}</p>',
-        table((), list(_FILES.items()), "nw"),
+        table((), list(files(words_for(rows)).items()), "nw"),
     ]
     return page(f"bilevax bench: {suite.name}", body)
 
@@ -114,14 +95,22 @@ def _how(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
     senses = {row["maximize"] for row in rows if row["maximize"] is not None}
     better = {True: "larger is better", False: "smaller is better"}
     sense = better[senses.pop()] if len(senses) == 1 else "the sense is each problem's own"
+    words, each = words_for(rows), f" of {counted(starts, 'random start')}"
+    if words is LEARNED and starts == 1:
+        each = ""
     return (
-        f"Every method had the same {seeds} {'seed' if seeds == 1 else 'seeds'} of {starts} "
-        f"random {'start' if starts == 1 else 'starts'}, and a budget of {rows[0]['budget']} for "
-        f"each start.{_unequal_time(rows)}{_spent(rows)} All values are what the upper level gets "
-        "with the x found once the lower level answers exactly, whatever policy a method ended "
-        f"with ({sense}). Local optima are the rule: the best start of a seed counts, and the "
-        "spread over seeds is shown."
+        f"Every method had the same {counted(seeds, 'seed')}{each}, and a budget of "
+        f"{rows[0]['budget']} for each {'start' if each else 'of them'}.{_unequal_time(rows)}"
+        f"{_spent(rows)} {words.values} ({sense}). {words.spread}."
     )
+
+
+def _explained(
+    rows: Sequence[dict[str, Any]], suite: Suite, shown: Sequence[str]
+) -> list[tuple[str, str]]:
+    """The columns that are shown, in words."""
+    used = {*shown, "Reference"} if suite.references else set(shown)
+    return [(name, meaning) for name, meaning in columns(words_for(rows)) if name in used]
 
 
 def _unequal_time(rows: Sequence[dict[str, Any]]) -> str:
@@ -134,7 +123,8 @@ def _spent(rows: Sequence[dict[str, Any]]) -> str:
     shares = [row["spent"] for row in rows if row["spent"] is not None]
     if not shares:
         return ""
-    words = f" A start used between {number(min(shares), 2)} and {number(max(shares), 2)} of it."
+    ends = dict.fromkeys(f"{100 * share:.0f} %" for share in (min(shares), max(shares)))
+    words = f" Runs used {' to '.join(ends)} of it."
     again = sum((row["attempts"] or 1) > 1 for row in rows)
     if again:
         runs, were = counted(len(rows), "run"), "was" if again == 1 else "were"
@@ -165,7 +155,7 @@ def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], li
 
 
 def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
-    head = ["Case", "Method", *(name for name, _ in _COLUMNS if name != "Reference")]
+    head = ["Case", "Method", *(name for name in COLUMNS if name != "Reference")]
     rows = []
     for s in summaries:
         interval = (
@@ -183,7 +173,7 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
             ),
             "" if s.fraction is None else f"{s.fraction:.4f}",
             "" if math.isnan(s.gap) else number(s.gap, 2),
-            "" if s.steps is None else f"{s.steps:,}",
+            "" if s.steps in (None, s.environment_steps) else f"{s.steps:,}",
             "" if s.environment_steps is None else f"{s.environment_steps:,}",
             "" if math.isnan(s.cpu_seconds) else number(s.cpu_seconds, 3),
             f"{s.failures} of {s.runs}" if s.failures else "",
@@ -194,21 +184,19 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
 
 
 def _together(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
+    words = words_for(rows)
     panels = [
         (
             profile_figure(_named(seed_shortfalls(rows, suite))),
             "<b>How often is it close?</b> For each tolerance, the share of cases and seeds in "
-            "which a method came within that fraction of the best value known (the reference, or "
-            "a better one found here). Higher and further left is better; where a line stops "
+            "which a method came within that fraction of the best value known "
+            f"({_best_known(suite)}). Higher and further left is better; where a line stops "
             "below 1, the rest failed or was further off. All methods had the same budget, so "
             "the tolerance varies rather than the time.",
         ),
         (
-            curve_figure(_named(curves(rows, suite))),
-            "<b>How fast?</b> The median distance from the best value known, after 1/128, 1/64, "
-            "... and all of the budget, against the CPU seconds until then. Lower and further "
-            "left is better. A method that raises its penalty or cools its follower along the run "
-            "is meant to be read at the right end. Distances below 1e-6 are drawn as 1e-6.",
+            curve_figure(_named(curves(rows, suite, axis=words.axis[0])), words.axis[1]),
+            f"<b>How fast?</b> {words.fast} Distances below 1e-6 are drawn as 1e-6.",
         ),
     ]
     parts = [
@@ -220,7 +208,12 @@ def _together(rows: Sequence[dict[str, Any]], suite: Suite) -> str:
     return f'<div class="figures">{"".join(parts)}</div>'
 
 
-def _strips(summaries: Sequence[Summary]) -> str:
+def _best_known(suite: Suite) -> str:
+    known = "the reference, or a better one found here"
+    return known if suite.references else "of all runs here"
+
+
+def _strips(summaries: Sequence[Summary], rows: Sequence[dict[str, Any]], suite: Suite) -> str:
     parts = []
     for case in dict.fromkeys(s.case for s in summaries):
         own = [s for s in summaries if s.case == case]
@@ -231,9 +224,10 @@ def _strips(summaries: Sequence[Summary]) -> str:
         parts.append(
             f'<figure class="card"><figcaption><b>{text(case)}</b></figcaption>{svg}</figure>'
         )
+    line = " The dashed line is the reference, where there is one." if suite.references else ""
     return (
-        "<p>One point per seed: the value at the exact best response. The dashed line is the "
-        f'reference, where there is one.</p><div class="figures">{"".join(parts)}</div>'
+        f"<p>One point per seed: {words_for(rows).point}.{line}</p>"
+        f'<div class="figures">{"".join(parts)}</div>'
     )
 
 

@@ -175,10 +175,12 @@ def seed_shortfalls(rows: Rows, suite: Suite) -> dict[str, np.ndarray]:
     return {method: np.asarray(each) for method, each in result.items()}
 
 
-def curves(rows: Rows, suite: Suite) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def curves(rows: Rows, suite: Suite, *, axis: int = 1) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By method, the median CPU seconds and the median shortfall at each share of the budget.
 
-    Over all cases, seeds and starts; a failed run stays infinitely far from the best.
+    Over all cases, seeds and starts; a failed run stays infinitely far from the best. Curves of
+    several lengths are read at the same shares of each. With ``axis=0`` steps are in the place of
+    seconds; in learning from preferences they are environment steps.
     """
     best = best_known(rows, suite)
     result = {}
@@ -189,10 +191,17 @@ def curves(rows: Rows, suite: Suite) -> dict[str, tuple[np.ndarray, np.ndarray]]
         if count == 0:
             continue
         lost = [math.inf] * sum(row["error"] is not None for row in own)
-        seconds = [np.median([r["curve"][i][1] for r in good]) for i in range(count)]
-        short = [
-            np.median([shortfall(r["curve"][i][2], best[r["case"]]) for r in good] + lost)
-            for i in range(count)
-        ]
-        result[method] = (np.asarray(seconds), np.asarray(short))
+        goals = [best[row["case"]] for row in good]
+        along, short = [], []
+        for i in range(count):
+            points = [_at(row["curve"], i, count) for row in good]
+            along.append(np.median([point[axis] for point in points]))
+            each = [shortfall(p[2], goal) for p, goal in zip(points, goals, strict=True)]
+            short.append(np.median(each + lost))
+        result[method] = (np.asarray(along), np.asarray(short))
     return result
+
+
+def _at(curve: list[Any], i: int, count: int) -> Any:
+    """The point of a curve at the share (i + 1) / count of its length."""
+    return curve[-(-(i + 1) * len(curve) // count) - 1]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..io.files import read_json
 from ..tasks.catalogue import absolute, is_file, load_file, nearest
+from .learned import is_learned
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class Case:
 
     Attributes:
         name: how the tables call it; unique within the suite.
-        problem: a name of ``bilevax list``, or FILE.py:FUNCTION.
-        options: of the problem, by name.
+        problem: a name of ``bilevax list``, FILE.py:FUNCTION, or rlhf:ENV for an environment that
+            is learned from preferences.
+        options: of the problem, by name; of rlhf:ENV labels, teacher, rounds, segment and envs.
         files: further options whose values are files in the folder of road networks.
         published: natural upper values that others report for it, by column.
     """
@@ -54,6 +56,7 @@ class Suite:
         methods: names of ``bilevax list``, or FILE.py:FUNCTION, a function of (problem, steps) that
             gives a solver.
         steps: the default budget of a start; ``None`` is each problem's own.
+        environment_steps: the default budget in environment steps, instead of ``steps``.
         seeds: how many draws of starts, by default; from six on, a median has its interval.
         starts: how many starts each draw has, of which the best counts.
         note: what the published columns know and ours do not, or the reverse.
@@ -69,6 +72,7 @@ class Suite:
     starts: int = 2
     note: str = ""
     references: Mapping[str, Reference] = field(default_factory=dict)
+    environment_steps: int | None = None
 
     def __post_init__(self):
         for what, names in (("cases", self.case_names), ("methods", self.methods)):
@@ -82,6 +86,10 @@ class Suite:
         for what, value in (("seeds", self.seeds), ("starts", self.starts)):
             if value < 1:
                 raise ValueError(f"Suite {self.name}: {what} is {value}; give at least 1.")
+        if self.steps is not None and self.environment_steps is not None:
+            raise ValueError(
+                f"Suite {self.name}: steps and environment_steps are two budgets; give one of them."
+            )
         unknown = sorted(set(self.references) - set(self.case_names))
         if unknown:
             raise ValueError(
@@ -135,6 +143,8 @@ def beside(name: str) -> Path:
 
 def absolute_name(name: str, beside: str) -> str:
     """A name with the whole path of a file; a bare FILE.py lies beside the suite's own file."""
+    if is_learned(name):
+        return name
     if is_file(name) and is_file(beside) and not Path(name.rpartition(":")[0]).exists():
         name = str(Path(beside.rpartition(":")[0]).resolve().parent / name)
     return absolute(name)

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from ..bench.budget import Budget
+from ..bench.learned import is_learned
 from ..bench.plan import Arguments, Plan, plan
 from ..bench.run import check_folder, is_bench, read_arguments, run_bench
 from ..bench.statistics import summarise
@@ -125,7 +126,8 @@ def list_bench(table: Table) -> None:
     table.add_row("")
     table.add_row("[underline]Suites of bilevax bench")
     for name, suite in SUITES.items():
-        problems = " and ".join(dict.fromkeys(case.problem for case in suite.cases))
+        *others, last = dict.fromkeys(case.problem for case in suite.cases)
+        problems = f"{', '.join(others)} and {last}" if others else last
         table.add_row(name, f"{counted(len(suite.cases), 'case')} of {problems}.")
     table.add_row("FILE.py:SUITE", "A suite of your own.")
 
@@ -233,6 +235,12 @@ def _record(work: Plan, summaries, failed: int, folder: Path | None) -> dict[str
 def _reference(work: Plan, starts: int | None, quiet: bool) -> int:
     from ..bench.reference import STARTS, compute_references, reference_path, write_references
 
+    learned = [one.case for one in work.jobs if is_learned(one.problem)]
+    if learned:
+        raise ValueError(
+            f"--reference: the case {learned[0]} is learned from preferences, where no value to "
+            "reach can be computed: leave it out of --cases, or leave --reference out."
+        )
     found: dict[str, Any] = {}
     command = _reference_command(work, starts)
 

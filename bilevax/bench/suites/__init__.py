@@ -4,6 +4,7 @@ from ..suite import Suite
 from .discrete_toy import SUITE as _discrete_toy
 from .four_rooms import SUITE as _four_rooms
 from .incentive_game import SUITE as _incentive_game
+from .rlhf_minatar import SUITE as _rlhf_minatar
 from .smoke import SUITE as _smoke
 from .stackelberg import SUITE as _stackelberg
 from .tax import SUITE as _tax
@@ -12,6 +13,7 @@ from .tolls import SUITE as _tolls
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
-        *(_stackelberg, _four_rooms, _discrete_toy, _incentive_game, _tolls, _tax, _smoke),
+        *(_stackelberg, _four_rooms, _discrete_toy, _incentive_game, _tolls, _tax),
+        *(_rlhf_minatar, _smoke),
     )
 }
