@@ -71,7 +71,7 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
         (["smoke", "--steps", "3", "--environment-steps", "9"], "are 2 budgets"),
         (
             ["smoke", "--methods", "hpgd,pbrl", "--environment-steps", "100000", "--out", "x"],
-            "pbrl is given the model of the case game 0 and takes no environment steps: leave it "
+            "pbrl samples no episodes on the case game 0 and takes no environment steps: leave it "
             "out of --methods, or give --steps or --cpu-seconds",
         ),
         (

@@ -283,7 +283,7 @@ def test_a_step_draws_the_transitions_that_its_solver_says(which, solver, most, 
     assert sum(counts) == most if which == 1 else 5 < sum(counts) < most
 
 
-def test_solvers_that_are_given_the_model_draw_nothing():
+def test_solvers_that_sample_no_episodes_draw_nothing():
     for solver in (bx.PBRL(), hpgd(rollouts=None), m_sobirl(), bx.Annealed(bx.PBRL(), 2.0, 5)):
         assert solver.environment_steps is None
 

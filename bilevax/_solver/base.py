@@ -237,7 +237,7 @@ class AbstractSolver(eqx.Module):
 
     @property
     def environment_steps(self) -> int | None:
-        """Transitions that a step draws, at most; ``None`` where it is given the model instead."""
+        """Transitions that a step draws, at most; ``None`` where it samples no episodes."""
         return None
 
     @abc.abstractmethod

@@ -173,7 +173,7 @@ def _steps(job: Job) -> int | None:
     drawn = environment_steps(asdict(job))
     if drawn is None:
         raise ValueError(
-            f"{short(job.method)} is given the model of the case {job.case} and takes no "
+            f"{short(job.method)} samples no episodes on the case {job.case} and takes no "
             "environment steps: leave it out of --methods, or give --steps or --cpu-seconds."
         )
     if job.amount < drawn:

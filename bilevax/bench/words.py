@@ -54,8 +54,8 @@ SOLVED = Words(
     "budget, against the CPU seconds until then. Lower and further left is better. A method that "
     "raises its penalty or cools its follower along the run is meant to be read at the right end.",
     axis=_SECONDS,
-    environment_steps="transitions that a start drew, at most; none where the method is given the "
-    "model",
+    environment_steps="transitions that a start drew, at most; none where the method samples no "
+    "episodes",
     seconds="compilation and certificates are left out",
     spread="Local optima are the rule: the best start of a seed counts, and the spread over seeds "
     "is shown",
