@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from bilevax.deep.reward_model import RewardModel
 from bilevax.deep.reward_network import AbstractNetwork
 from bilevax.deep.rlhf.pbrl import PolicyDifference
 
@@ -23,9 +24,11 @@ class Multiple(AbstractNetwork):
         return self.factor * observation
 
 
-def penalty(tracker, policy, errors, weight=3.0, scale=0.5):
+def penalty(tracker, policy, errors, weight=3.0, scale=0.5, factors=(1.0, 3.0)):
+    """Under an ensemble whose mean reward is twice what is observed."""
     steps = lambda z: (jnp.asarray(z), jnp.zeros(z.shape, int))
-    return PolicyDifference(
+    return PolicyDifference.create(
+        RewardModel(Multiple(jnp.asarray(factors))),
         steps(tracker),
         steps(policy),
         jnp.asarray(weight),
@@ -61,3 +64,14 @@ def test_its_slope_in_the_reward_is_the_difference_of_expectations(errors):
     slope = eqx.filter_grad(lambda member: penalty(TRACKER, POLICY, errors)(member))
     expected = 3.0 * (TRACKER.mean() - POLICY.mean()) / 0.5
     np.testing.assert_allclose(slope(Multiple(jnp.asarray(2.0))).factor, expected, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_margin_is_that_of_the_reward_before_the_fit_and_nothing_counts_before_one():
+    ahead, own = TRACKER.mean(1), POLICY.mean(1)
+    statistic, _ = scipy.stats.ttest_ind(ahead, own)
+    error = 2.0 * (ahead.mean() - own.mean()) / statistic
+    member = Multiple(jnp.asarray(5.0))  # of another size than the ensemble's mean
+    expected = 3.0 * (5.0 * (ahead.mean() - own.mean()) - (1.0 + 0.5) * error) / 0.5
+    np.testing.assert_allclose(penalty(TRACKER, POLICY, 1.0)(member), expected, rtol=1e-9)
+    assert penalty(TRACKER, POLICY, 0.0, factors=(0.0, 0.0))(member) == 0

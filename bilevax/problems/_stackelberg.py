@@ -55,7 +55,7 @@ def stackelberg(
         ),
         steps=1000,
         settles=settling,
-        hot=max(1.0, 0.1 / tau) if tau > 0 else 1.0,
+        hot=max(1.5, 0.1 / tau) if tau > 0 else 1.0,
         default_starts=4,
         figure=partial(policies_figure, game, title="Random Stackelberg game"),
         known=known,

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ..._solver.weight import AbstractWeight, as_weight
 from ..._types import Array, Float, Int, Key, PyTree, Scalar
@@ -127,12 +126,14 @@ class PBRL(AbstractAlgorithm):
 
 
 class PolicyDifference(eqx.Module):
-    """weight (E_pi_hat[r] - E_pi_y[r] - doubt)_+ / scale for a reward network r.
+    """weight (E_pi_hat[r] - E_pi_y[r] - errors * error)_+ / scale for a reward network r.
 
-    Both means are over steps of each policy's environments, and ``doubt`` is ``errors`` standard
-    errors of their difference, from the spread over environments: a fit would otherwise make the
-    reward deny whatever the better of two equal policies happened to do. The positive part sets in
-    smoothly, as a square over the first standard error: no curvature bounds a kink.
+    Both means are over steps of each policy's environments. ``error`` is the standard error of
+    their difference under the reward before the fit: a fit would otherwise make the reward deny
+    whatever the better of two equal policies happened to do. It is a constant, since the reward
+    shall not become less certain to be penalised less. The positive part sets in smoothly, as a
+    square over the first standard error: no curvature bounds a kink. Where the error is 0, as
+    while no reward has been learned, nothing is known to be better and nothing is penalised.
 
     Attributes:
         tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
@@ -144,17 +145,42 @@ class PolicyDifference(eqx.Module):
     policy: PyTree
     weight: Scalar
     scale: Scalar
+    error: Scalar
     steps: tuple[int, int] = eqx.field(static=True)
     errors: float = eqx.field(static=True)
 
+    @classmethod
+    def create(
+        cls,
+        model: RewardModel,
+        tracker: PyTree,
+        policy: PyTree,
+        weight: Scalar,
+        scale: Scalar,
+        steps: tuple[int, int],
+        errors: float,
+    ) -> "PolicyDifference":
+        """With the standard error of the difference under the mean of the members."""
+        total = lambda summary: eqx.filter_vmap(lambda member: member.total(summary))
+        means = [
+            jnp.mean(total(summary)(model.members), axis=0) / count
+            for summary, count in zip((tracker, policy), steps, strict=True)
+        ]
+        return cls(tracker, policy, weight, scale, _standard_error(*means), steps, errors)
+
     def __call__(self, member: AbstractReward) -> Scalar:
         """The penalty on this network."""
-        tracker = member.total(self.tracker) / self.steps[0]
-        policy = member.total(self.policy) / self.steps[1]
-        # A constant: the reward shall not become less certain to be penalised less.
-        error = lax.stop_gradient(_standard_error(tracker, policy))
-        gain = jnp.mean(tracker) - jnp.mean(policy) - self.errors * error
-        return self.weight * positive_part(gain, error) / self.scale
+        tracker = jnp.mean(member.total(self.tracker)) / self.steps[0]
+        policy = jnp.mean(member.total(self.policy)) / self.steps[1]
+        part = positive_part(tracker - policy - self.errors * self.error, self.error)
+        return jnp.where(self.error > 0, self.weight * part / self.scale, 0)
+
+
+def _standard_error(first, second):
+    """Of the difference of two means, with the variance pooled; 0 for one value of each."""
+    squares = sum(jnp.sum((z - jnp.mean(z)) ** 2) for z in (first, second))
+    freedom = max(first.size + second.size - 2, 1)
+    return jnp.sqrt(squares / freedom * (1 / first.size + 1 / second.size))
 
 
 def positive_part(value: Scalar, width: Scalar) -> Scalar:
@@ -164,13 +190,6 @@ def positive_part(value: Scalar, width: Scalar) -> Scalar:
     """
     square = jnp.clip(value, 0, width) ** 2 / jnp.where(width > 0, 2 * width, 1)
     return square + jnp.maximum(value - width, 0)
-
-
-def _standard_error(first, second):
-    """Of the difference of two means, with the variance pooled; 0 for one value of each."""
-    squares = sum(jnp.sum((z - jnp.mean(z)) ** 2) for z in (first, second))
-    freedom = max(first.size + second.size - 2, 1)
-    return jnp.sqrt(squares / freedom * (1 / first.size + 1 / second.size))
 
 
 class PreferenceScore(AbstractExtra):
@@ -236,7 +255,7 @@ def _penalty(state, key, frames, errors):
     tracker, ahead = summary_of(model, state.tracker.window, first, frames)
     policy, steps = summary_of(model, state.policy.window, second, frames)
     weight, scale = state.weight, state.normalizer.scale
-    return PolicyDifference(tracker, policy, weight, scale, (ahead, steps), errors)
+    return PolicyDifference.create(model, tracker, policy, weight, scale, (ahead, steps), errors)
 
 
 def summary_of(model: RewardModel, window: Rollout, key: Key, frames: int) -> tuple[PyTree, int]:
