@@ -180,6 +180,11 @@ def test_every_preset_makes_a_setup_that_asks_for_all_its_labels():
     # A rollout of catcher's 32 environments is 160 steps: 1,000 steps hold 6.
     short = preset("catcher").setup(steps=1000, labels=8)
     assert (short.rounds, short.iterations) == (6, 1)
+    # A segment of moving-dot is 10 steps and a rollout 8: a round needs two of its 16 dots.
+    dot = preset("moving-dot")
+    assert dot.setup(steps=2000, labels=20).iterations == 2
+    with pytest.raises(ValueError, match="segment is 10 steps, but a round's window holds 1"):
+        dot.setup(steps=2000, labels=20, rounds=10)
 
 
 def test_the_command_line_knows_every_algorithm_of_the_presets():

@@ -72,8 +72,9 @@ class Preset:
             raise ValueError(f"Preset: envs is {count}; give at least 1.")
         own |= dict(sampler=self.sampler(count), learner=self.learner)
         if rounds is None and steps is not None:
-            most = steps // (own["sampler"].length * count)
-            own["rounds"] = max(1, min(own["rounds"], most))
+            length = own["sampler"].length
+            least = -(-own["segment"] // length) * length  # a round holds a whole segment
+            own["rounds"] = max(1, min(own["rounds"], steps // (least * count)))
         own["window"] = max(own["window"], _window(own, count))
         return Setup(**own)
 

@@ -70,18 +70,20 @@ class Setup(eqx.Module):
                 raise ValueError(f"Setup: {name} is {value}; give at least 1.")
         if self.labels < 0:
             raise ValueError(f"Setup: labels is {self.labels}; give at least 0.")
-        if self.window * self.sampler.length < self.segment:
-            raise ValueError(
-                f"Setup: segment is {self.segment} steps, but the window holds {self.window} "
-                f"rollouts of {self.sampler.length}; widen the window or shorten the segment."
-            )
         if self.iterations < 1:
             raise ValueError(
                 f"Setup: {self.steps} steps over {self.rounds} rounds leave no rollout of "
                 f"{self.sampler.length} steps in {self.sampler.count} environments; give at least "
                 f"{self.rounds * self.sampler.length * self.sampler.count} steps or fewer rounds."
             )
-        pairs = self.window * self.sampler.length // self.segment * self.sampler.count // 2
+        held = min(self.window, self.iterations)
+        if held * self.sampler.length < self.segment:
+            raise ValueError(
+                f"Setup: segment is {self.segment} steps, but a round's window holds {held} "
+                f"rollouts of {self.sampler.length}; widen the window, shorten the segment, or "
+                "give more steps or fewer rounds."
+            )
+        pairs = held * self.sampler.length // self.segment * self.sampler.count // 2
         if self.most_asked > pairs:
             raise ValueError(
                 f"Setup: labels is {self.labels}, of which up to {self.most_asked} are asked in "
