@@ -36,7 +36,7 @@ from bilevax.bench.rows import table as frame
 from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 from bilevax.bench.suites import SUITES
 from bilevax.bench.workers import LocalWorker
-from bilevax.deep.presets import PRESETS
+from bilevax.deep.presets import ALGORITHMS, PRESETS
 from bilevax.tasks.catalogue import ZOO, build
 from bilevax.tasks.settings import SOLVERS
 
@@ -54,6 +54,7 @@ def test_every_suite_keeps_its_contract(name):
     assert suite.name == name and suite.summary.endswith(".")
     learned = name.startswith("rlhf-")
     assert set(suite.methods) <= set(LEARNERS if learned else SOLVERS)
+    assert set(LEARNERS) == set(ALGORITHMS)
     if learned:
         pytest.importorskip("gymnax")
         assert {case.problem.removeprefix("rlhf:") for case in suite.cases} <= set(PRESETS)
@@ -204,6 +205,14 @@ def test_a_run_that_cannot_come_closer_or_failed_is_not_repeated():
     # An attempt that fails does not take the place of one that did not.
     later = lambda job: run(job, error="no" if job["steps"] < 50 else None)
     fields = within_budget(job | dict(steps=50), later)
+    assert (fields["steps"], fields["attempts"], fields["error"]) == (50, 2, None)
+
+    def raising(job):
+        if job["steps"] < 50:
+            raise ValueError("no")
+        return run(job)
+
+    fields = within_budget(job | dict(steps=50), raising)
     assert (fields["steps"], fields["attempts"], fields["error"]) == (50, 2, None)
     other = job | dict(kind="steps", amount=50)
     assert within_budget(other, run)["attempts"] == 1 and share_spent(run(other), other) is None

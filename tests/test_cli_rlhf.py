@@ -128,7 +128,7 @@ def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys)
         (["moving-dot", "--algorithm", "ppo"], "there is no algorithm 'ppo'"),
         (["moving-dot", "--labels", "100000"], "ask for fewer labels"),
         (["moving-dot", "--steps", "10"], "leave no rollout"),
-        (["moving-dot", "--envs", "1"], "cannot be split between two policies"),
+        (["moving-dot", "--envs", "2"], "the tracker has 1 of 2 environments; give at least 3"),
         (["moving-dot", "--teacher", "oracl"], "did you mean oracle?"),
         (["moving-dot", "--teacher", "skip"], "needs --skip"),
         (["moving-dot", "--beta", "1"], "--beta belongs to --teacher noisy"),

@@ -69,13 +69,15 @@ fit = jax.jit(
 
 
 def problem(buffer):
-    """The counts' differences in units of their root mean square, and the answers."""
+    """Differences of the training pairs' counts in units of their root mean square, and answers."""
     member = PatternReward.create(KEY, SHAPE, ACTIONS)
     total = lambda part: np.asarray(member.summary(part.observation, part.action))
     difference = (total(buffer.pairs.second) - total(buffer.pairs.first)).reshape(PAIRS, -1)
+    difference = difference[~np.asarray(buffer.held_out)]
     unit = np.sqrt(np.mean(difference**2, axis=0))
     unit = np.where(unit > 0, unit, 1)
-    return difference / unit, np.asarray(buffer.pairs.answers.second), unit
+    answer = np.asarray(buffer.pairs.answers.second)[~np.asarray(buffer.held_out)]
+    return difference / unit, answer, unit
 
 
 def weights(state):
@@ -83,13 +85,14 @@ def weights(state):
 
 
 @pytest.mark.parametrize("lasso", [LASSO, 0.0])
-def test_a_fit_meets_the_conditions_of_an_elastic_net(lasso):
-    buffer = labelled()
+def test_a_fit_meets_the_conditions_of_an_elastic_net_on_the_training_pairs(lasso):
+    buffer = labelled(share=0.2)
     state, metrics = fit(first_state(lasso=lasso), buffer, penalty(0.0))
     rows, answer, _ = problem(buffer)
-    found, threshold = weights(state), lasso / np.sqrt(PAIRS)
+    assert len(rows) == 0.8 * PAIRS
+    found, threshold = weights(state), lasso / np.sqrt(len(rows))
     residual = 1 / (1 + np.exp(-rows @ found)) - answer
-    slope = rows.T @ residual / PAIRS + RIDGE * found
+    slope = rows.T @ residual / len(rows) + RIDGE * found
     moving = found != 0
     np.testing.assert_allclose(slope[moving], -threshold * np.sign(found[moving]), atol=1e-8)
     assert np.all(np.abs(slope[~moving]) <= threshold + 1e-8)
@@ -165,7 +168,27 @@ def test_a_second_fit_goes_on_from_the_first():
     target = weights(fit(first_state(), buffer, penalty(0.0))[0])
     far = lambda state: np.linalg.norm(weights(state) - target)
     assert far(short(once)) < far(once) < far(first_state())
-    assert once.moments > 1
+    assert once.memory > 1
+
+
+def test_a_steep_penalty_does_not_stop_the_next_fit():
+    buffer = labelled()
+    train = jax.jit(
+        lambda state, weight: LEARNER.fit(
+            state, buffer, KEY, steps=100, batch=1, penalty=penalty(weight)
+        )[0]
+    )
+    steep = train(first_state(), 1e5)
+    assert steep.memory > 1000
+    target = weights(fit(first_state(), buffer, penalty(0.0))[0])
+    far = lambda state: np.linalg.norm(weights(state) - target)
+    assert far(train(steep, 0.0)) < 0.5 * far(steep)
+
+
+def test_strengths_below_zero_are_refused():
+    for options in (dict(ridge=-1.0), dict(lasso=-1.0)):
+        with pytest.raises(ValueError, match=r"PatternReward: \w+ is -1.0; give at least 0."):
+            PatternReward.create(KEY, SHAPE, ACTIONS, **options)
 
 
 def test_a_penalty_that_is_not_finite_is_named_and_leaves_the_weights_as_they_were():

@@ -313,7 +313,7 @@ def test_a_penalty_that_is_not_finite_is_named_and_leaves_the_model_as_it_was():
     kept, metrics = fit(state, linear_buffer(), KEY, Penalty(jnp.asarray(jnp.nan, float), *at))
     assert metrics.preference_finite and not metrics.penalty_finite and not metrics.finite
     assert metrics.fault() == "the penalty term became NaN or infinite"
-    assert same(kept.model, state.model) and same(kept.moments, state.moments)
+    assert same(kept.model, state.model) and same(kept.memory, state.memory)
 
 
 def test_seeds_side_by_side_are_the_seeds_one_by_one(fitted):

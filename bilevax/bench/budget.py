@@ -66,11 +66,15 @@ def within_budget(
     price per step pays for, at most twice; the attempt closest in ratio counts. One that fails is
     neither done again nor preferred to one that did not.
     """
-    made = [run(job)]
+    made, attempts = [run(job)], 1
     while (steps := _other_steps(made, job)) is not None:
-        made.append(run(job | dict(steps=steps)))
+        attempts += 1
+        try:
+            made.append(run(job | dict(steps=steps)))
+        except Exception:  # the run that is there already stays
+            break
     whole = [fields for fields in made if fields["error"] is None] or made
-    return min(whole, key=lambda fields: _distance(fields, job)) | dict(attempts=len(made))
+    return min(whole, key=lambda fields: _distance(fields, job)) | dict(attempts=attempts)
 
 
 def share_spent(fields: dict[str, Any], job: dict[str, Any]) -> float | None:

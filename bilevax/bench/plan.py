@@ -174,7 +174,7 @@ def _steps(job: Job) -> int | None:
     if drawn is None:
         raise ValueError(
             f"{short(job.method)} samples no episodes on the case {job.case} and takes no "
-            "environment steps: leave it out of --methods, or give --steps or --cpu-seconds."
+            "environment steps: leave it out of --methods, or give another budget."
         )
     if job.amount < drawn:
         raise ValueError(

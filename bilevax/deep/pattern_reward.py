@@ -23,8 +23,9 @@ class PatternReward(AbstractReward):
     pair by pair of segments; this model starts from it, and a fit is a logistic regression on
     sums over segments. Few patterns are rewarded: with an elastic net (Zou and Hastie 2005) the
     weights of all others become 0. Small wrong weights on what is seen at every step would add up
-    to more than the few steps that are rewarded. The patterns are counted with words of bits, a
-    row at a time.
+    to more than the few steps that are rewarded. ``ProximalRewardLearner`` fits it;
+    ``RewardLearner`` knows nothing of the lasso. The patterns are counted with words of bits, a row
+    at a time.
 
     Attributes:
         weight: in units of ``unit``.
@@ -57,6 +58,9 @@ class PatternReward(AbstractReward):
                 f"PatternReward: observations have shape {observation_shape}; it needs images of "
                 f"bits [height, width <= {_WORD}, channels]. Use MLPReward for other observations."
             )
+        for name, value in (("ridge", ridge), ("lasso", lasso)):
+            if not value >= 0:
+                raise ValueError(f"PatternReward: {name} is {value}; give at least 0.")
         size = jax.eval_shape(patterns, jax.ShapeDtypeStruct(observation_shape, bool)).shape[0]
         del key
         weight = jnp.zeros((size, num_actions + 1))

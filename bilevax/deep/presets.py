@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from .._solver.weight import Homotopy
+from .._solver.weight import AbstractWeight, Homotopy
 from .._types import Key
 from .actor_critic import A2C, PPO, AbstractLearner
 from .environment import AbstractEnvironment
@@ -40,7 +40,7 @@ class Preset:
         learner: how policies learn.
         envs: how many environments.
         fields: fields of ``Setup`` that differ from its defaults.
-        pbrl: fields of ``PBRL`` that differ from its defaults.
+        pbrl: ``pbrl(rounds)`` gives the fields of ``PBRL`` that differ from its defaults.
         episodes: of the final evaluation.
     """
 
@@ -48,7 +48,7 @@ class Preset:
     learner: AbstractLearner
     envs: int = 32
     fields: Mapping[str, Any] = field(default_factory=dict)
-    pbrl: Mapping[str, Any] = field(default_factory=dict)
+    pbrl: Callable[[int], Mapping[str, Any]] = lambda rounds: {}
     episodes: int = 64
 
     def setup(
@@ -84,7 +84,7 @@ class Preset:
         if name not in ALGORITHMS:
             raise ValueError(f"Preset: name is {name!r}; give one of {', '.join(ALGORITHMS)}.")
         if name == "pbrl":
-            own = dict(self.pbrl) | own
+            own = dict(self.pbrl(setup.rounds)) | own
         return ALGORITHMS[name](setup, **own)
 
 
@@ -195,7 +195,7 @@ def _minatar(game: str) -> Preset:
         fields=dict(
             **fields,
             steps=1_000_000,
-            rounds=_ROUNDS,
+            rounds=20,
             labels=1000,
             window=8,
             reward_network=pattern_reward,
@@ -206,8 +206,8 @@ def _minatar(game: str) -> Preset:
             capacity=1000,
             held_out=0.1,
         ),
-        pbrl=dict(
-            penalty_weight=_MINATAR_WEIGHT[game],
+        pbrl=lambda rounds: dict(
+            penalty_weight=_MINATAR_WEIGHT[game](rounds),
             # The tracker's steps are lost to the policy; and where a lucky tracker counts as a
             # better response, the fit lowers the reward of what it has just found.
             tracker_share=1 / 16,
@@ -218,8 +218,6 @@ def _minatar(game: str) -> Preset:
     )
 
 
-_ROUNDS = 20
-
 # Of a long segment's many rewards a label says little about each; in a short one nothing happens,
 # and most pairs are answered "equal". A random player of Freeway earns nothing for minutes.
 _MINATAR = {
@@ -229,14 +227,16 @@ _MINATAR = {
     "SpaceInvaders": dict(segment=8),
 }
 
-# Chosen on seeds 0 to 2. A small weight lets grad_y f, which grows with a segment's length, keep
-# the policy varied. Breakout needs that to the end (median return 11.8 at 10, 7.9 when it rises to
-# 1,000), Asterix at first (1.9 when it rises, 1.5 at 100), Freeway never (36 at 1,000; DRLHF 43).
-_MINATAR_WEIGHT = {
-    "Breakout": 10.0,
-    "Asterix": Homotopy(30.0, 3000.0, _ROUNDS),
-    "Freeway": 10_000.0,
-    "SpaceInvaders": 30.0,
+# Chosen on seeds 0 to 2, but for the last two. A small weight lets grad_y f, which grows with a
+# segment's length, keep the policy varied. Breakout needs that to the end (median return 11.8 at
+# 10, 7.9 when it rises to 1,000), Asterix at first (1.9 when it rises, 1.5 at 100). In Freeway it
+# cost time (36 at 1,000, DRLHF 43), and at this weight hardly counts; that of SpaceInvaders was
+# chosen with another reward model.
+_MINATAR_WEIGHT: dict[str, Callable[[int], AbstractWeight | float]] = {
+    "Breakout": lambda rounds: 10.0,
+    "Asterix": lambda rounds: Homotopy(30.0, 3000.0, rounds),
+    "SpaceInvaders": lambda rounds: 30.0,
+    "Freeway": lambda rounds: 10_000.0,
 }
 
 

@@ -22,6 +22,9 @@ from .reward_model import (
 )
 from .reward_network import split
 
+_FIRST_CURVATURE = 1e-3, 64.0
+"""A fit starts within these: what a steep penalty needed once shall not slow the next one down."""
+
 
 class ProximalRewardLearner(AbstractRewardLearner):
     """Accelerated proximal gradient descent (Beck and Teboulle 2009) on the Bradley-Terry loss.
@@ -29,10 +32,10 @@ class ProximalRewardLearner(AbstractRewardLearner):
     For rewards whose loss is convex, such as ``PatternReward``: every step looks at all training
     pairs, the proximal map of the reward (``AbstractReward.shrunk``) sets weights to exactly 0,
     and there is neither a learning rate nor the noise of minibatches. A step is the inverse of a
-    curvature, which is doubled until it bounds the loss; momentum restarts where it leads uphill
-    (O'Donoghue and Candes 2015). Each member weighs every pair by a draw from the exponential
-    distribution that stays with it (the Bayesian bootstrap, Rubin 1981). Held-out pairs only
-    measure the model. A penalty has to be smooth: no curvature bounds a kink.
+    curvature, which is doubled until it bounds the loss (each time for one of the steps); momentum
+    restarts where it leads uphill (O'Donoghue and Candes 2015). Each member weighs every pair by a
+    draw from the exponential distribution that stays with it (the Bayesian bootstrap, Rubin 1981).
+    Held-out pairs only measure the model. A penalty has to be smooth: no curvature bounds a kink.
     """
 
     def init(self, model):
@@ -53,7 +56,7 @@ class ProximalRewardLearner(AbstractRewardLearner):
         fit = lambda member, weight, curvature: self._fit_one(
             member, curvature, lambda member: terms(penalty, member, answered(weight)), steps
         )
-        found = eqx.filter_vmap(fit)(members, weight, state.moments)
+        found = eqx.filter_vmap(fit)(members, weight, state.memory)
         sample = answered(training)
         extra = eqx.filter_vmap(lambda member: terms(penalty, member, sample)[1])(found.member)
         held_out = weighted(data, *buffer.held_out_rows())
@@ -62,12 +65,12 @@ class ProximalRewardLearner(AbstractRewardLearner):
         metrics = metrics_of(model, sample, held_out, jnp.mean(extra), taken, fine)
         return RewardState(model, found.curvature), metrics
 
-    def _fit_one(self, member, curvature, terms, steps):
-        """One member's fit; ``terms(member)`` are the parts of its loss."""
+    def _fit_one(self, member, curvature, parts, steps):
+        """One member's fit; ``parts(member)`` are those of its loss."""
         parameters, rest = split(member)
 
         def loss(parameters):
-            preference, extra, cost = terms(eqx.combine(parameters, rest))
+            preference, extra, cost = parts(eqx.combine(parameters, rest))
             return preference + extra + cost, jnp.stack([all_finite(preference), all_finite(extra)])
 
         def shrunk(parameters, step):
@@ -95,9 +98,8 @@ class ProximalRewardLearner(AbstractRewardLearner):
             return after._replace(fine=now.fine & fine), None
 
         one = jnp.ones_like(curvature)
-        start = _Walk(
-            parameters, parameters, one, jnp.maximum(curvature / 2, 1e-3), jnp.ones(3, bool)
-        )
+        first = jnp.clip(curvature / 2, *_FIRST_CURVATURE)
+        start = _Walk(parameters, parameters, one, first, jnp.ones(3, bool))
         end, _ = lax.scan(step, start, None, length=steps)
         return _Fit(eqx.combine(end.parameters, rest), end.curvature, end.fine)
 

@@ -65,17 +65,18 @@ class RewardModel(eqx.Module):
 
 
 class RewardState(eqx.Module):
-    """A reward model and what its learner goes on from, such as the moments of Adam."""
+    """A reward model and what its learner remembers of the last fit, such as Adam's moments."""
 
     model: RewardModel
-    moments: PyTree
+    memory: PyTree
 
 
 class FitMetrics(eqx.Module):
     """What a fit found. Losses are means over members, accuracies those of the ensemble's mean.
 
     Attributes:
-        loss, accuracy: on the training pairs of the last minibatches.
+        loss, accuracy: on training pairs: those of the last minibatches, or all where a learner
+            takes none.
         held_out_loss, held_out_accuracy: on the held-out pairs; NaN while there is none.
         penalty: the penalty term; 0 without one.
         kept_step: after how many of the fit's steps the kept parameters were seen, the mean over
@@ -189,7 +190,7 @@ class RewardLearner(AbstractRewardLearner):
             return (parameters, moments, best, fine & now_fine), None
 
         best = _Best(parameters, jnp.full(count, jnp.inf), jnp.zeros(count, int))
-        carry = (parameters, state.moments, best, jnp.ones(3, bool))
+        carry = (parameters, state.memory, best, jnp.ones(3, bool))
         rows = buffer.training_rows(key, (steps, count, batch))
         carry, _ = lax.scan(step, carry, (rows, jnp.arange(1, steps + 1)))
         parameters, moments, best, fine = carry

@@ -47,8 +47,8 @@ def stackelberg(
         problem=game,
         starts=normal_starts((states, leader_actions), (0.01, 1.0)),
         maximize=True,
-        # Measured on ten games: a penalty this soft at first, and a follower this hot, lead to the
-        # better local optima.
+        # Measured on ten games at tau .01 and .1: a penalty this soft at first, and a follower this
+        # hot, lead to the better local optima.
         solver=PBRL(
             penalty_weight=Homotopy(min(max(100 * tau, 0.1), 100.0), 1e3, 800),
             update=settling(1000),

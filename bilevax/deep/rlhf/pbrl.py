@@ -69,10 +69,11 @@ class PBRL(AbstractAlgorithm):
             raise ValueError(
                 f"PBRL: tracker_share is {self.tracker_share}; give a share between 0 and 1."
             )
-        if self._tracking.count < 1 or self._acting.count < 1:
+        count, tracking = self.setup.sampler.count, self._tracking.count
+        if count < 3 or tracking == count:
             raise ValueError(
-                f"PBRL: {self.setup.sampler.count} environments cannot be split between two "
-                "policies; give at least 2."
+                f"PBRL: the tracker has {tracking} of {count} environments; give at least 3 in "
+                "all, and not all of them to it: chance shows between environments of one policy."
             )
 
     @property
@@ -133,12 +134,14 @@ class PolicyDifference(eqx.Module):
     whatever the better of two equal policies happened to do. It is a constant, since the reward
     shall not become less certain to be penalised less. The positive part sets in smoothly, as a
     square over the first standard error: no curvature bounds a kink. Where the error is 0, as
-    while no reward has been learned, nothing is known to be better and nothing is penalised.
+    before the first fit, nothing is known to be better and nothing is penalised.
 
     Attributes:
         tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
             environment of either policy.
         weight, scale: the penalty weight, and the unit of the reward.
+        error: the standard error of the difference; 0 penalises nothing.
+        errors: how many of them the tracker has to be ahead.
     """
 
     tracker: PyTree
@@ -255,7 +258,12 @@ def _penalty(state, key, frames, errors):
     tracker, ahead = summary_of(model, state.tracker.window, first, frames)
     policy, steps = summary_of(model, state.policy.window, second, frames)
     weight, scale = state.weight, state.normalizer.scale
-    return PolicyDifference.create(model, tracker, policy, weight, scale, (ahead, steps), errors)
+    difference = PolicyDifference.create(
+        model, tracker, policy, weight, scale, (ahead, steps), errors
+    )
+    # Both policies are random before the first fit, and so may the reward be.
+    known = jnp.where(state.round > 0, difference.error, 0)
+    return eqx.tree_at(lambda d: d.error, difference, known)
 
 
 def summary_of(model: RewardModel, window: Rollout, key: Key, frames: int) -> tuple[PyTree, int]:

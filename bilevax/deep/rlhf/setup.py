@@ -30,8 +30,8 @@ class Setup(eqx.Module):
         selection: which candidates are asked about.
         members: of the reward ensemble.
         reward_learner: how the reward model learns.
-        fit_steps, first_fit_steps, batch: minibatch steps a round, those in the first round, and
-            pairs in a minibatch.
+        fit_steps, first_fit_steps, batch: steps of the reward learner a round, those in the first
+            round, and pairs in a minibatch for one that takes them.
         capacity: pairs in the buffer, the oldest replaced first.
         held_out: the share of pairs that only measure the reward model.
         reward_network: makes a reward network from a key and the sampler; ``None`` chooses by the
