@@ -27,15 +27,15 @@ class Multiple(AbstractNetwork):
 def penalty(tracker, policy, errors, weight=3.0, scale=0.5, factors=(1.0, 3.0)):
     """Under an ensemble whose mean reward is twice what is observed."""
     steps = lambda z: (jnp.asarray(z), jnp.zeros(z.shape, int))
-    return PolicyDifference.create(
-        RewardModel(Multiple(jnp.asarray(factors))),
+    return PolicyDifference(
         steps(tracker),
         steps(policy),
         jnp.asarray(weight),
-        jnp.asarray(scale),
+        jnp.ones(()),
+        jnp.zeros(()),
         (tracker.shape[1], policy.shape[1]),
         errors,
-    )
+    ).judged_by(RewardModel(Multiple(jnp.asarray(factors))), jnp.asarray(scale))
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_its_slope_in_the_reward_is_the_difference_of_expectations(errors):
 
 
 @pytest.mark.slow
-def test_the_margin_is_that_of_the_reward_before_the_fit_and_nothing_counts_before_one():
+def test_the_margin_is_that_of_the_reward_that_judged_and_without_a_reward_nothing_counts():
     ahead, own = TRACKER.mean(1), POLICY.mean(1)
     statistic, _ = scipy.stats.ttest_ind(ahead, own)
     error = 2.0 * (ahead.mean() - own.mean()) / statistic

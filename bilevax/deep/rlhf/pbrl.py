@@ -104,8 +104,13 @@ class PBRL(AbstractAlgorithm):
     def fit(self, state, key, steps):
         fit_key, frame_key = jax.random.split(key)
         assert state.tracker is not None
-        penalty = _penalty(state, frame_key, self.frames, self.errors)
-        return fitted(self.setup, state, fit_key, steps, penalty)
+        nothing = _difference(state, frame_key, self.frames, self.errors)
+        fresh, metrics = fitted(self.setup, state, fit_key, steps, nothing)
+        difference = nothing.judged_by(fresh.reward.model, fresh.normalizer.scale)
+        if not difference.error > 0:
+            return fresh, metrics
+        # By the reward that its labels ask for the tracker is ahead: fitted again, at that price.
+        return fitted(self.setup, fresh, fit_key, steps, difference)
 
     def improve(self, state, key):
         setup = self.setup
@@ -129,12 +134,11 @@ class PBRL(AbstractAlgorithm):
 class PolicyDifference(eqx.Module):
     """weight (E_pi_hat[r] - E_pi_y[r] - errors * error)_+ / scale for a reward network r.
 
-    Both means are over steps of each policy's environments. ``error`` is the standard error of
-    their difference under the reward before the fit: a fit would otherwise make the reward deny
-    whatever the better of two equal policies happened to do. It is a constant, since the reward
-    shall not become less certain to be penalised less. The positive part sets in smoothly, as a
-    square over the first standard error: no curvature bounds a kink. Where the error is 0, as
-    before the first fit, nothing is known to be better and nothing is penalised.
+    Both means are over steps of each policy's environments, and ``error`` is the standard error of
+    their difference: a fit would otherwise make the reward deny whatever the better of two equal
+    policies happened to do. It is that of the reward to which the labels alone lead, and constant:
+    the reward shall not become less certain to be penalised less. The positive part sets in
+    smoothly, as a square over the first standard error: no curvature bounds a kink.
 
     Attributes:
         tracker, policy: summaries (``AbstractReward.summary``) of ``steps`` steps of each
@@ -152,24 +156,18 @@ class PolicyDifference(eqx.Module):
     steps: tuple[int, int] = eqx.field(static=True)
     errors: float = eqx.field(static=True)
 
-    @classmethod
-    def create(
-        cls,
-        model: RewardModel,
-        tracker: PyTree,
-        policy: PyTree,
-        weight: Scalar,
-        scale: Scalar,
-        steps: tuple[int, int],
-        errors: float,
-    ) -> "PolicyDifference":
-        """With the standard error of the difference under the mean of the members."""
-        total = lambda summary: eqx.filter_vmap(lambda member: member.total(summary))
-        means = [
-            jnp.mean(total(summary)(model.members), axis=0) / count
-            for summary, count in zip((tracker, policy), steps, strict=True)
-        ]
-        return cls(tracker, policy, weight, scale, _standard_error(*means), steps, errors)
+    @eqx.filter_jit
+    def judged_by(self, model: RewardModel, scale: Scalar) -> "PolicyDifference":
+        """With the error under the mean of the members, and 0 where that is no gain beyond it."""
+        mean = lambda summary, count: (
+            jnp.mean(eqx.filter_vmap(lambda member: member.total(summary))(model.members), axis=0)
+            / count
+        )
+        tracker, policy = map(mean, (self.tracker, self.policy), self.steps)
+        error = _standard_error(tracker, policy)
+        ahead = jnp.mean(tracker) - jnp.mean(policy) > self.errors * error
+        known = scale, jnp.where(ahead, error, 0)
+        return eqx.tree_at(lambda d: (d.scale, d.error), self, known)
 
     def __call__(self, member: AbstractReward) -> Scalar:
         """The penalty on this network."""
@@ -253,17 +251,13 @@ class PreferenceScore(AbstractExtra):
 
 
 @eqx.filter_jit
-def _penalty(state, key, frames, errors):
+def _difference(state, key, frames, errors):
+    """The difference of both policies' last steps, not judged yet: it penalises nothing."""
     model, (first, second) = state.reward.model, jax.random.split(key)
     tracker, ahead = summary_of(model, state.tracker.window, first, frames)
     policy, steps = summary_of(model, state.policy.window, second, frames)
-    weight, scale = state.weight, state.normalizer.scale
-    difference = PolicyDifference.create(
-        model, tracker, policy, weight, scale, (ahead, steps), errors
-    )
-    # Both policies are random before the first fit, and so may the reward be.
-    known = jnp.where(state.round > 0, difference.error, 0)
-    return eqx.tree_at(lambda d: d.error, difference, known)
+    one = jnp.ones_like(state.weight)
+    return PolicyDifference(tracker, policy, state.weight, one, 0 * one, (ahead, steps), errors)
 
 
 def summary_of(model: RewardModel, window: Rollout, key: Key, frames: int) -> tuple[PyTree, int]:
