@@ -31,7 +31,7 @@ PRESET = Preset(
         capacity=12,
         reward_network=flat_reward,
     ),
-    pbrl=dict(tracker_share=0.5),
+    pbrl=lambda rounds: dict(tracker_share=0.5),
     episodes=4,
 )
 SETUP = PRESET.setup()

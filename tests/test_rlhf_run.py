@@ -19,6 +19,7 @@ from bilevax.deep.labeller import AbstractLabeller
 from bilevax.deep.policy import actor_critic
 from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
+from bilevax.deep.rlhf.base import fitted
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
@@ -57,6 +58,32 @@ def test_history_counts_steps_of_both_policies_and_all_labels(whole):
     # The first window is walked before the first round: 2 rollouts of 4 steps, 4 environments.
     assert [line["steps"] for line in lines] == [32 + 32, 32 + 64, 32 + 96]
     assert all(0 <= line["equal_share"] <= 1 for line in lines)
+
+
+def test_a_fit_is_that_of_the_labels_unless_they_find_the_tracker_ahead(whole):
+    with jax.enable_x64(False):
+        state = whole.seeds[0].state
+        # All steps of both windows count, so that to swap the policies is to turn the sign.
+        judge = lambda errors: dataclasses.replace(ALGORITHM, errors=errors, frames=10_000)
+        swapped = eqx.tree_at(
+            lambda s: (s.policy.window, s.tracker.window),
+            state,
+            (state.tracker.window, state.policy.window),
+        )
+        key = jax.random.key(5)
+        plain, _ = fitted(SETUP, state, jax.random.split(key)[0], 3)
+        change = lambda fit: max(
+            float(jnp.max(jnp.abs(a - b)))
+            for a, b in zip(
+                *map(jax.tree.leaves, (fit[0].reward.model, plain.reward.model)), strict=True
+            )
+        )
+        never = judge(1e6).fit(state, key, 3)
+        assert change(never) < 1e-6 and never[1].penalty == 0
+        both = [judge(0.0).fit(one, key, 3) for one in (state, swapped)]
+        ahead = [change(fit) > 1e-6 for fit in both]
+        assert sorted(ahead) == [False, True]
+        assert both[ahead.index(True)][1].penalty > 0 == both[ahead.index(False)][1].penalty
 
 
 def test_nothing_of_a_run_is_in_double_precision(whole):

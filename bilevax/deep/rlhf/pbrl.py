@@ -33,7 +33,8 @@ class PBRL(AbstractAlgorithm):
     E_pi_hat[r_x] - E_pi_y[r_x], both per step and in the normalised reward, held fixed over a
     round. A tracker pi_hat follows the best response to r_x:
 
-        x       descends  grad f + weight (E_pi_hat - E_pi_y)[grad r_x]   where that is resolved
+        x       descends  grad f + weight (E_pi_hat - E_pi_y)[grad r_x]   where that is resolved,
+                          by the reward that grad f alone leads to
         y       ascends   grad V_x^{pi_y} - (1/weight) grad_y f
         pi_hat  ascends   grad V_x^{pi_hat}
 
