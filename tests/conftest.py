@@ -1,7 +1,9 @@
 """What every test runs under: float64, checked shapes and types, the same examples every time."""
 
+import gc
 import os
 import platform
+from pathlib import Path
 
 # Nine tenths of the suite's time is compilation, of programs that run once on tiny arrays: they are
 # compiled with little optimisation and narrow vectors, in half the time. JAX reads this when it is
@@ -32,6 +34,22 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("deterministic")
+
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Forgets compiled programs before there are too many.
+
+    Each takes several memory maps, of which Linux allows a process 65,530; the compiler crashes
+    where it gets no more.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 45_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
