@@ -72,7 +72,7 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
         (
             ["smoke", "--methods", "hpgd,pbrl", "--environment-steps", "100000", "--out", "x"],
             "pbrl samples no episodes on the case game 0 and takes no environment steps: leave it "
-            "out of --methods, or give --steps or --cpu-seconds",
+            "out of --methods, or give another budget",
         ),
         (
             ["smoke", "--methods", "hpgd", "--environment-steps", "7", "--out", "x"],
