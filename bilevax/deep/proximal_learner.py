@@ -39,8 +39,8 @@ class ProximalRewardLearner(AbstractRewardLearner):
     """
 
     def init(self, model):
-        single = jax.tree.leaves(eqx.filter(model.members, eqx.is_inexact_array))[0].dtype
-        return RewardState(model, jnp.ones(model.size, single))
+        dtype = jax.tree.leaves(split(model.members)[0])[0].dtype
+        return RewardState(model, jnp.ones(model.size, dtype))
 
     @eqx.filter_jit
     def fit(self, state, buffer, key, *, steps, batch, penalty=None):

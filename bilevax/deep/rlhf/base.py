@@ -9,7 +9,6 @@ An algorithm says how it fits and how it improves; the rest is here.
 """
 
 import abc
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -19,7 +18,7 @@ from ..._types import Array, Float, Int, Key, PyTree, Scalar
 from ..actor_critic import Agent
 from ..buffer import Pairs, PreferenceBuffer
 from ..policy import actor_critic
-from ..reward_model import FitMetrics, RewardModel, RewardState
+from ..reward_model import FitMetrics, Penalty, RewardModel, RewardState
 from ..reward_network import AbstractReward, MLPReward, StridedReward
 from ..reward_scale import RewardNormalizer, correlation
 from ..rollout import Rollout
@@ -27,8 +26,6 @@ from ..sampler import AbstractExtra, AbstractRate, AbstractSampler, NoExtra, Sum
 from ..segments import Segments, draw_segments, valid_starts
 from ..teacher import Answers
 from .setup import Setup
-
-Penalty = Callable[[AbstractReward], Scalar]
 
 
 class Learner(eqx.Module):

@@ -105,12 +105,12 @@ class PBRL(AbstractAlgorithm):
     def fit(self, state, key, steps):
         fit_key, frame_key = jax.random.split(key)
         assert state.tracker is not None
-        nothing = _difference(state, frame_key, self.frames, self.errors)
-        fresh, metrics = fitted(self.setup, state, fit_key, steps, nothing)
-        difference = nothing.judged_by(fresh.reward.model, fresh.normalizer.scale)
+        # Unjudged it penalises nothing, and both fits are one compiled program.
+        unjudged = _difference(state, frame_key, self.frames, self.errors)
+        fresh, metrics = fitted(self.setup, state, fit_key, steps, unjudged)
+        difference = unjudged.judged_by(fresh.reward.model, fresh.normalizer.scale)
         if not difference.error > 0:
             return fresh, metrics
-        # By the reward that its labels ask for the tracker is ahead: fitted again, at that price.
         return fitted(self.setup, fresh, fit_key, steps, difference)
 
     def improve(self, state, key):
@@ -167,8 +167,8 @@ class PolicyDifference(eqx.Module):
         tracker, policy = map(mean, (self.tracker, self.policy), self.steps)
         error = _standard_error(tracker, policy)
         ahead = jnp.mean(tracker) - jnp.mean(policy) > self.errors * error
-        known = scale, jnp.where(ahead, error, 0)
-        return eqx.tree_at(lambda d: (d.scale, d.error), self, known)
+        judged = scale, jnp.where(ahead, error, 0)
+        return eqx.tree_at(lambda d: (d.scale, d.error), self, judged)
 
     def __call__(self, member: AbstractReward) -> Scalar:
         """The penalty on this network."""
