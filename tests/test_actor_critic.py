@@ -1,5 +1,7 @@
 """Actor-critics against NumPy, and on probes so small that each failure names its cause."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -168,6 +170,19 @@ def test_a_step_follows_the_gradient_written_by_hand(learner):
     by_hand = gradient_by_hand(policy, r, advantage, target)
     for found, expected in zip((actor, critic), by_hand, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("learner", [a2c, ppo], ids=["A2C", "PPO"])
+@pytest.mark.parametrize("reward", [0.0, 2.0])
+def test_a_reward_that_was_never_other_than_constant_moves_the_critic_alone(learner, reward):
+    policy = linear_policy(1)
+    r = rollout(2, policy)
+    # Every step ends its episode, so that all returns are one reward.
+    whole = dict(terminated=jnp.ones_like(r.terminated), fake=jnp.zeros_like(r.fake))
+    r = dataclasses.replace(r, **whole)
+    plain = dataclasses.replace(learner, entropy=0.0)
+    actor, critic, deviation = moved(plain, policy, r, jnp.full_like(r.reward, reward))
+    assert deviation == 1 and np.all(actor == 0) and np.any(critic != 0)
 
 
 @pytest.mark.parametrize("learner", [a2c, ppo], ids=["A2C", "PPO"])

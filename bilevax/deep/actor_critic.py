@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .._types import Array, Float, Int, Key, PyTree, Scalar
+from .._types import Array, Bool, Float, Int, Key, PyTree, Scalar
 from .policy import ActorCritic
 from .rollout import Rollout
 
@@ -78,9 +78,23 @@ class ReturnScale(eqx.Module):
     @property
     def deviation(self) -> Scalar:
         """The standard deviation; 1 before any reward other than a constant has been seen."""
+        return jnp.where(self.varies, jnp.sqrt(jnp.maximum(self._variance, 1e-8)), 1)
+
+    @property
+    def varies(self) -> Bool[Array, ""]:
+        """Whether any reward other than a constant has been seen.
+
+        Until then advantages are the errors of the critic alone. Divided by their own spread, as
+        PPO does, they would drive a policy to wherever these errors point.
+        """
+        second = self.second / jnp.where(self.weight > 0, self.weight, 1)
+        rounding = 8 * jnp.finfo(second.dtype).eps * second
+        return self._variance > 1e-8 + rounding
+
+    @property
+    def _variance(self):
         weight = jnp.where(self.weight > 0, self.weight, 1)
-        variance = self.second / weight - (self.mean / weight) ** 2
-        return jnp.where(variance > 1e-8, jnp.sqrt(jnp.maximum(variance, 1e-8)), 1)
+        return self.second / weight - (self.mean / weight) ** 2
 
 
 def advantages(
@@ -154,6 +168,7 @@ class A2C(AbstractLearner):
         scale = _scaled(agent, rollout, reward, self.discount)
         advantage = advantages(rollout, reward / scale.deviation, self.discount, self.trace)
         target = rollout.value + advantage
+        advantage = jnp.where(scale.varies, advantage, 0)
         keep = _real(rollout)
 
         def loss(network):
@@ -196,12 +211,14 @@ class PPO(AbstractLearner):
     def update(self, agent, rollout, reward, key, extra):
         scale = _scaled(agent, rollout, reward, self.discount)
         advantage = advantages(rollout, reward / scale.deviation, self.discount, self.trace)
+        target = rollout.value + advantage
+        advantage = jnp.where(scale.varies, advantage, 0)
         batch = dict(
             observation=rollout.observation,
             action=rollout.action,
             log_prob=rollout.log_prob,
             advantage=advantage,
-            target=rollout.value + advantage,
+            target=target,
             keep=~rollout.fake,
         )
         batch = jax.tree.map(lambda z: z.reshape(-1, *z.shape[2:]), batch)
