@@ -373,7 +373,7 @@ def test_polishing_ends_at_an_optimum_and_is_honoured_by_resume(cli, tmp_path, m
         def press_ctrl_c(*arguments, **options):
             raise KeyboardInterrupt
 
-        patch.setattr("bilevax.cli.app.polished", press_ctrl_c)
+        patch.setattr("bilevax.cli.running.polished", press_ctrl_c)
         assert cli("solve", *own, "--polish", "--out", folder)[0] == 130
     code, out, _ = cli("solve", "--resume", folder, "--json", "-q")
     line = json.loads(out)

@@ -1,0 +1,170 @@
+"""The command compare."""
+
+from typing import Annotated
+
+import typer
+
+from ..io.comparison import comparison_html
+from ..io.files import to_json, write_json, write_text
+from ..io.outcome import finished
+from ..io.run_folder import REPORT, check_new_folder
+from ..tasks.catalogue import blaming
+from ..tasks.settings import Settings, prepare
+from .options import (
+    Actions,
+    Anneal,
+    Assets,
+    Avoid,
+    Beta,
+    Bonus,
+    Budget,
+    Cost,
+    Discount,
+    Environment,
+    Follower,
+    FollowerActions,
+    Game,
+    GapTol,
+    Json,
+    Leader,
+    LeaderActions,
+    LearningRate,
+    Levels,
+    MaxChange,
+    MaxToll,
+    Network,
+    Nodes,
+    Out,
+    Payoff,
+    PenaltyFinal,
+    PenaltyWeight,
+    ProblemSeed,
+    Quiet,
+    RevenueWeight,
+    Rewards,
+    Seed,
+    SegmentLength,
+    Size,
+    Slip,
+    Starts,
+    States,
+    Steps,
+    Tau,
+    Theta,
+    Tol,
+    Trips,
+    Workers,
+    problem_options,
+)
+from .running import need_matplotlib, run_task
+from .terminal import comparison_row, print_comparison
+
+
+def compare(
+    problem: Annotated[
+        str, typer.Argument(help="A name from [bold]bilevax list[/bold], or FILE.py:FUNCTION.")
+    ],
+    solvers: Annotated[
+        str, typer.Option(help="Which, with commas between them.")
+    ] = "pbrl,implicit,independent",
+    penalty_weight: PenaltyWeight = None,
+    penalty_final: PenaltyFinal = None,
+    learning_rate: LearningRate = None,
+    anneal: Anneal = None,
+    steps: Steps = None,
+    starts: Starts = None,
+    seed: Seed = 0,
+    tol: Tol = 0.0,
+    gap_tol: GapTol = 1e-3,
+    out: Out = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    workers: Workers = None,
+    tau: Tau = None,
+    discount: Discount = None,
+    beta: Beta = None,
+    bonus: Bonus = None,
+    leader: Leader = None,
+    follower: Follower = None,
+    game: Game = None,
+    payoff: Payoff = None,
+    max_change: MaxChange = None,
+    cost: Cost = None,
+    size: Size = None,
+    slip: Slip = None,
+    states: States = None,
+    actions: Actions = None,
+    leader_actions: LeaderActions = None,
+    follower_actions: FollowerActions = None,
+    problem_seed: ProblemSeed = None,
+    env: Environment = None,
+    avoid: Avoid = None,
+    budget: Budget = None,
+    network: Network = None,
+    trips: Trips = None,
+    nodes: Nodes = None,
+    max_toll: MaxToll = None,
+    theta: Theta = None,
+    revenue_weight: RevenueWeight = None,
+    assets: Assets = None,
+    levels: Levels = None,
+    rewards: Rewards = None,
+    segment_length: SegmentLength = None,
+) -> int:
+    """Compare solvers on a problem, each from the same starts."""
+    options = problem_options(locals())
+    if out is not None:
+        check_new_folder(out)
+        need_matplotlib()
+    names = [name.strip() for name in solvers.split(",")]
+    with blaming(problem):
+        tasks = [
+            prepare(
+                Settings(
+                    problem=problem,
+                    options=options,
+                    solver=name,
+                    penalty_weight=penalty_weight if name.startswith("pbrl") else None,
+                    penalty_final=penalty_final if name.startswith("pbrl") else None,
+                    learning_rate=learning_rate,
+                    anneal=anneal,
+                    polish=False,
+                    steps=steps,
+                    starts=starts,
+                    seed=seed,
+                    tol=tol,
+                    gap_tol=gap_tol,
+                )
+            )
+            for name in names
+        ]
+    outcomes, failures = [], {}
+    for task in tasks:
+        try:
+            result = run_task(task, None, False, quiet, workers)
+        except ValueError as error:
+            # One solver may not apply (tau 0, say); the others still compare.
+            failures[task.settings.solver] = str(error)
+        else:
+            outcomes.append(finished(result, task.about(out)))
+    if not outcomes:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in failures.items()))
+    record = dict(
+        problem=problem,
+        options=options,
+        maximize=outcomes[0].about.maximize,
+        known=outcomes[0].about.known,
+        seed=seed,
+        solvers=[comparison_row(outcome) for outcome in outcomes],
+        failures=failures,
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "comparison.json", record | {"config": tasks[0].config(out)})
+        write_text(out / REPORT, comparison_html(outcomes, failures))
+        record["out"] = str(out)
+    if json:
+        print(to_json(record))
+    else:
+        print_comparison(outcomes, failures)
+    return 0
