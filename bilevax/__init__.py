@@ -14,6 +14,12 @@ from ._equilibrium import solve_game as solve_game
 from ._equilibrium import unregularized_equilibrium as unregularized_equilibrium
 from ._estimator import AbstractEstimator as AbstractEstimator
 from ._estimator import Certificate as Certificate
+from ._evaluation import Evaluation as Evaluation
+from ._evaluation import evaluate as evaluate
+from ._evaluation import expected_return as expected_return
+from ._evaluation import occupancy as occupancy
+from ._evaluation import q_values as q_values
+from ._evaluation import state_values as state_values
 from ._exact import Exact as Exact
 from ._game import MarkovGame as MarkovGame
 from ._game import ZeroSumGame as ZeroSumGame
@@ -22,12 +28,6 @@ from ._gap import best_responses as best_responses
 from ._gap import duality_gap as duality_gap
 from ._interval import Interval as Interval
 from ._mdp import MDP as MDP
-from ._mdp import Evaluation as Evaluation
-from ._mdp import evaluate as evaluate
-from ._mdp import expected_return as expected_return
-from ._mdp import occupancy as occupancy
-from ._mdp import q_values as q_values
-from ._mdp import state_values as state_values
 from ._oracle import AbstractOracle as AbstractOracle
 from ._oracle import AdaptivePolicyIteration as AdaptivePolicyIteration
 from ._oracle import NewtonKrylov as NewtonKrylov

@@ -18,8 +18,9 @@ from ._equilibrium import (
     first_equilibrium,
     solve_game,
 )
+from ._evaluation import evaluate
 from ._game import MarkovGame, ZeroSumGame
-from ._mdp import MDP, action_values, evaluate, greedy_policy, per_context, soft_maximum
+from ._mdp import MDP, action_values, greedy_policy, per_context, soft_maximum
 from ._oracle import AbstractOracle, Response, respond
 from ._penalty import is_mdp
 from ._regularizer import NegativeEntropy, Unregularized

@@ -7,8 +7,8 @@ import numpy as np
 
 from ._answer import over_players
 from ._estimator import AbstractEstimator
+from ._evaluation import evaluate
 from ._exact import induced
-from ._mdp import evaluate
 from ._penalty import is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized

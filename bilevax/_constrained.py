@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._answer import differentiable_policy
-from ._mdp import MDP, evaluate
+from ._evaluation import evaluate
+from ._mdp import MDP
 from ._oracle import PolicyIteration, cold_start, respond
 from ._regularizer import Unregularized
 from ._types import Array, Bool, Float, concrete

@@ -21,6 +21,7 @@ from ._answer import (
 )
 from ._equilibrium import Equilibrium, newton_matrix
 from ._estimator import AbstractEstimator, Certificate, Curvature, Terms
+from ._evaluation import Evaluation, evaluate
 from ._game import ZeroSumGame
 from ._gap import best_responses, duality_gap
 from ._hypergradient import (
@@ -29,7 +30,7 @@ from ._hypergradient import (
     upper_reward_of,
 )
 from ._linear import improved, solves_densely
-from ._mdp import MDP, Evaluation, evaluate, per_context
+from ._mdp import MDP, per_context
 from ._oracle import Response, cold_start, respond, track
 from ._penalty import AbstractPenalty, BellmanPenalty, is_mdp
 from ._problem import Problem

@@ -32,8 +32,9 @@ from ._episodes import (
     tables,
     visit_cotangent,
 )
+from ._evaluation import evaluate
 from ._linear import policy_system
-from ._mdp import MDP, action_values, evaluate, greedy_policy, per_context
+from ._mdp import MDP, action_values, greedy_policy, per_context
 from ._oracle import Response
 from ._regularizer import Unregularized
 from ._types import Array, Float, Key, PyTree, Scalar

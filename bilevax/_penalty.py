@@ -12,14 +12,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._mdp import (
-    MDP,
-    Evaluation,
-    action_values,
-    evaluate,
-    per_context,
-    soft_maximum,
-)
+from ._evaluation import Evaluation, evaluate
+from ._mdp import MDP, action_values, per_context, soft_maximum
 from ._oracle import Response, system_of
 from ._regularizer import Unregularized
 from ._types import Array, Float, PyTree, Scalar, concrete

@@ -12,7 +12,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._mdp import MDP, Evaluation
+from ._evaluation import Evaluation
+from ._mdp import MDP
 from ._regularizer import AbstractRegularizer, NegativeEntropy, sparsemax
 from ._transition import by_rows
 from ._types import Array, Float, PyTree, Scalar, ScalarLike

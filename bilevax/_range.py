@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._answer import over_players
+from ._evaluation import evaluate
 from ._gap import best_responses, subsolution, supersolution
-from ._mdp import MDP, evaluate
+from ._mdp import MDP
 from ._types import Array, Float, PyTree, Scalar, ScalarLike, concrete
 
 _BISECTIONS = 60

@@ -6,7 +6,8 @@ import equinox as eqx
 from jax import lax
 
 from ._answer import induced_mdps, over_players
-from ._mdp import per_context, q_values
+from ._evaluation import q_values
+from ._mdp import per_context
 from ._oracle import PolicyMirrorDescent
 from ._types import PyTree
 

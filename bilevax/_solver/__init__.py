@@ -2,13 +2,14 @@
 
 from .anderson import Anderson
 from .annealed import Annealed
-from .base import AbstractSolver, Alternating, MirrorDescent, Progress, SoftmaxLogits, State
+from .base import AbstractSolver, Progress, State
 from .implicit import ImplicitGradient
 from .independent import IndependentGradient
 from .meta_gradient import MetaGradient
 from .panda import PANDA
 from .pbrl import PBRL
 from .quasi_newton import QuasiNewton
+from .update import Alternating, MirrorDescent, SoftmaxLogits
 from .weight import AutomaticWeight, ConstantWeight, Homotopy
 
 __all__ = [

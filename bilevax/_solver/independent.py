@@ -4,16 +4,8 @@ import jax.numpy as jnp
 import optax
 
 from .._oracle import PolicyIteration
-from .base import (
-    AbstractSolver,
-    AbstractUpdate,
-    SoftmaxLogits,
-    first_policy,
-    first_state,
-    next_state,
-    progress_of,
-    step_key,
-)
+from .base import AbstractSolver, first_policy, first_state, next_state, progress_of, step_key
+from .update import AbstractUpdate, SoftmaxLogits
 
 
 class IndependentGradient(AbstractSolver):

@@ -7,7 +7,8 @@ from jax import lax
 
 from .._oracle import AbstractOracle, PolicyMirrorDescent
 from .._penalty import NikaidoIsoda
-from .base import AbstractSolver, descended, first_policy, first_state, learning_step, step_key
+from .base import AbstractSolver, descended, first_policy, first_state, step_key
+from .update import learning_step
 from .weight import AbstractWeight, Homotopy, as_weight
 
 

@@ -6,16 +6,8 @@ import optax
 
 from .._oracle import AbstractOracle, PolicyIteration
 from .._penalty import AbstractPenalty, NikaidoIsoda
-from .base import (
-    AbstractSolver,
-    AbstractUpdate,
-    Alternating,
-    first_policy,
-    first_state,
-    next_state,
-    progress_of,
-    step_key,
-)
+from .base import AbstractSolver, first_policy, first_state, next_state, progress_of, step_key
+from .update import AbstractUpdate, Alternating
 from .weight import AbstractWeight, Homotopy, as_weight
 
 

@@ -8,15 +8,8 @@ from jax import lax
 
 from .._oracle import AbstractOracle, PolicyIteration
 from .._types import Array, Bool, PyTree, Scalar
-from .base import (
-    AbstractSolver,
-    Progress,
-    first_policy,
-    first_state,
-    next_state,
-    projected_gradient,
-    step_key,
-)
+from .base import AbstractSolver, Progress, first_policy, first_state, next_state, step_key
+from .update import projected_gradient
 
 _SUFFICIENT = 1e-4  # Armijo's share of the decrease that the gradient promises
 _SHORTEST = 2.0**-10  # a direction good for no longer step than this is given up

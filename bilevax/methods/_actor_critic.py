@@ -7,14 +7,8 @@ import optax
 
 from .._oracle import AbstractOracle, PolicyMirrorDescent
 from .._penalty import NikaidoIsoda
-from .._solver.base import (
-    AbstractSolver,
-    descended,
-    first_policy,
-    first_state,
-    learning_step,
-    step_key,
-)
+from .._solver.base import AbstractSolver, descended, first_policy, first_state, step_key
+from .._solver.update import learning_step
 from ._method import Method, Request, adam, constant_weight, smallest_tau
 
 

@@ -13,7 +13,8 @@ from .._mdp import MDP
 from .._penalty import is_mdp
 from .._regularizer import Unregularized
 from .._solver import ConstantWeight, Homotopy
-from .._solver.base import AbstractSolver, AbstractUpdate
+from .._solver.base import AbstractSolver
+from .._solver.update import AbstractUpdate
 from .._types import PyTree
 from ..problems import ZooProblem
 

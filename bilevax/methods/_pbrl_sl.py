@@ -3,7 +3,8 @@
 from .._oracle import AbstractOracle, PolicyIteration
 from .._penalty import AbstractPenalty, NikaidoIsoda
 from .._solver import PBRL, Homotopy, SoftmaxLogits
-from .._solver.base import AbstractSolver, AbstractUpdate, Alternating
+from .._solver.base import AbstractSolver
+from .._solver.update import AbstractUpdate, Alternating
 from .._solver.weight import AbstractWeight
 from ._method import Method, Request, adam, is_unregularized, penalty_weight
 

@@ -12,11 +12,11 @@ from .._solver.base import (
     AbstractSolver,
     first_policy,
     first_state,
-    move_x,
     next_state,
     progress_of,
     step_key,
 )
+from .._solver.update import move_x
 
 
 class ThroughResponse(AbstractSolver):

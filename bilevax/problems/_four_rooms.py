@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._mdp import MDP, Evaluation, occupancy
+from .._evaluation import Evaluation, occupancy
+from .._mdp import MDP
 from .._mdp_from import successor_lists
 from .._penalty import NikaidoIsoda
 from .._solution import Solution

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._evaluation import Evaluation, evaluate
 from .._game import ZeroSumGame
-from .._mdp import Evaluation, evaluate
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._transition import DenseTransition

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._equilibrium import unregularized_equilibrium
+from .._evaluation import Evaluation
 from .._game import ZeroSumGame
-from .._mdp import Evaluation
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._types import Array, Float, Scalar

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._mdp import MDP, Evaluation, evaluate
+from .._evaluation import Evaluation, evaluate
+from .._mdp import MDP
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._types import Array, Float, Int, Scalar

@@ -7,7 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from .._mdp import MDP, Evaluation
+from .._evaluation import Evaluation
+from .._mdp import MDP
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._transition import DenseTransition

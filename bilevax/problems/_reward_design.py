@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .._evaluation import Evaluation, expected_return, occupancy
 from .._gap import best_responses
-from .._mdp import MDP, Evaluation, expected_return, occupancy
+from .._mdp import MDP
 from .._mdp_from import make_environment
 from .._penalty import NikaidoIsoda
 from .._solution import Solution

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from .._equilibrium import ShapleyNewton, solve_game
+from .._evaluation import Evaluation, evaluate
 from .._game import ZeroSumGame
-from .._mdp import Evaluation, evaluate
 from .._oracle import NewtonKrylov
 from .._solution import Solution
 from .._solver import PBRL, Homotopy, SoftmaxLogits

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 from jax.scipy.stats import norm
 
+from .._evaluation import Evaluation, evaluate
 from .._gap import best_responses
-from .._mdp import MDP, Evaluation, evaluate
+from .._mdp import MDP
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._transition import DenseTransition

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .._evaluation import Evaluation, evaluate
 from .._gap import best_responses
-from .._mdp import MDP, Evaluation, evaluate
+from .._mdp import MDP
 from .._solution import Solution
 from .._solver import PBRL, Alternating, Homotopy
 from .._types import Array, Bool, Float, Int, Key, Scalar

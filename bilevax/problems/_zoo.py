@@ -12,7 +12,7 @@ import optax
 
 from .._solution import Solution
 from .._solver import PBRL, AbstractSolver, Alternating, Annealed
-from .._solver.base import AbstractUpdate
+from .._solver.update import AbstractUpdate
 from .._types import Array, Key
 
 if TYPE_CHECKING:
