@@ -70,9 +70,10 @@ def measure(case, workers):
 def show(rows):
     """The tables of docs/results.md, in Markdown."""
     names = ("game", "teacher", "labels", "steps")
-    known = {(*(row[name] for name in names), row["algorithm"]): row for row in rows}
-    print(f"| {' | '.join(names)} | {' | '.join(ALGORITHMS)} |")
-    print("|---" * (len(names) + len(ALGORITHMS)) + "|")
+    case = lambda row: (*(row[name] for name in names), len(row["seeds"]))
+    known = {(*case(row), row["algorithm"]): row for row in rows}
+    print(f"| {' | '.join(names)} | seeds | {' | '.join(ALGORITHMS)} |")
+    print("|---" * (len(names) + 1 + len(ALGORITHMS)) + "|")
     for case in dict.fromkeys(key[:-1] for key in known):
         cells = [words(known.get((*case, name))) for name in ALGORITHMS]
         print(f"| {' | '.join(map(str, case))} | {' | '.join(cells)} |")
