@@ -142,9 +142,7 @@ def test_a_reference_says_for_itself_what_computed_it(own, tmp_path, cli):
     assert cases["cheap"]["command"] == (
         "bilevax bench own.py:SUITE --reference --cases cheap --starts 1"
     )
-    assert (
-        cases["cheap"]["source"].startswith("best of 1 start") and cases["cheap"]["versions"]
-    )
+    assert cases["cheap"]["source"].startswith("best of 1 start") and cases["cheap"]["versions"]
     assert str(tmp_path) not in stored.read_text()
 
 
