@@ -31,7 +31,7 @@ from bilevax.deep.teacher import ScriptedTeacher
 FILE = Path(__file__).parent / "results" / "rlhf_minatar.json"
 GAMES = ("breakout", "asterix", "freeway", "space-invaders")
 ALGORITHMS = ("true-reward", "drlhf", "pbrl")
-FIRST_SEED = 100  # presets were chosen on seeds 0 to 2
+FIRST_SEED = 100  # presets were chosen on seeds 0 to 7 at most
 TEACHERS = {
     "oracle": ScriptedTeacher.oracle(),
     "mistake": ScriptedTeacher.mistaken(0.1),

@@ -1,4 +1,4 @@
-"""What all solvers share: the state and its progress line."""
+"""What all solvers share: their interface, the state and its progress line."""
 
 import abc
 
