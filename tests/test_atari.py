@@ -113,7 +113,8 @@ def test_games_repeat_for_a_seed_on_any_number_of_threads():
         np.testing.assert_array_equal(a, b)
     assert (first[0] != third[0]).any()
     assert one.picture(first[0][0, 0]).shape == (252, 252, 3)
-    one.close(), two.close()
+    one.close()
+    two.close()
 
 
 @pytest.mark.parametrize(

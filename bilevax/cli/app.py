@@ -15,7 +15,7 @@ from ..tasks.settings import SOLVERS
 from .bench import bench, is_bench, list_bench, write_bench_page
 from .compare import compare
 from .rlhf import is_rlhf, list_rlhf, rlhf, watch, write_rlhf_page
-from .running import need_matplotlib
+from .running import need
 from .solve import solve
 
 app = typer.Typer(
@@ -78,7 +78,7 @@ def report(
     """Write report.html again from the folder of a run, finished or not."""
     if is_bench(directory):
         return write_bench_page(directory)
-    need_matplotlib()
+    need("matplotlib")
     print(write_rlhf_page(directory) if is_rlhf(directory) else write_report(directory))
     return 0
 

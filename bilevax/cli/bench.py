@@ -1,6 +1,5 @@
 """The command bench: methods compared on a suite of problems."""
 
-import importlib.util
 import math
 import os
 import shlex
@@ -22,8 +21,9 @@ from ..bench.workers import ProcessWorker, RayWorker, start_ray
 from ..io.files import to_json
 from ..io.page import counted, number
 from .bench_terminal import Display, print_summaries
+from .running import INTERRUPTED, need
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 _WHAT, _BUDGET, _RUN = "What is compared", "Budget of each start (one of them)", "Run and output"
 
 
@@ -116,7 +116,7 @@ def bench(
         return _reference(work, starts, quiet)
     if folder is not None:
         check_folder(folder, work)
-        _need("pandas", "pyarrow", "matplotlib")
+        need("pandas", "pyarrow", "matplotlib")
     workers = workers or os.cpu_count() or 1
     return _bench(work, folder, workers, ray, retry_failed, json, quiet)
 
@@ -136,7 +136,7 @@ def write_bench_page(directory: Path) -> int:
     """Writes the report of a benchmark again, from the rows that are there."""
     from ..bench.report import write_bench_report
 
-    _need("pandas", "pyarrow", "matplotlib")
+    need("pandas", "pyarrow", "matplotlib")
     print(write_bench_report(directory))
     return 0
 
@@ -242,6 +242,7 @@ def _reference(work: Plan, starts: int | None, quiet: bool) -> int:
             "reach can be computed: leave it out of --cases, or leave --reference out."
         )
     found: dict[str, Any] = {}
+    starts = starts or STARTS
     command = _reference_command(work, starts)
 
     def store(case: str, entry: dict[str, Any]) -> None:
@@ -250,18 +251,17 @@ def _reference(work: Plan, starts: int | None, quiet: bool) -> int:
         if not quiet:
             print(f"{case}: {number(entry['value'], 7)}", file=sys.stderr)
 
-    compute_references(work, starts=starts or STARTS, on_progress=store)
+    compute_references(work, starts=starts, on_progress=store)
     print(reference_path(work.arguments.suite, work.suite))
     return 0
 
 
-def _reference_command(work: Plan, starts: int | None) -> str:
+def _reference_command(work: Plan, starts: int) -> str:
     # Files by their names alone: where they lie is this machine's matter.
     command = ["bilevax", "bench", Path(work.arguments.suite).name, "--reference"]
     if list(work.arguments.cases) != work.suite.case_names:
         command += ["--cases", ";".join(work.arguments.cases)]
-    command += [] if starts is None else ["--starts", str(starts)]
-    return shlex.join(command)
+    return shlex.join([*command, "--starts", str(starts)])
 
 
 def _interrupted(folder: Path | None) -> int:
@@ -273,10 +273,3 @@ def _interrupted(folder: Path | None) -> int:
         )
     print(f"bilevax: {message}", file=sys.stderr)
     return INTERRUPTED
-
-
-def _need(*modules: str) -> None:
-    # Said before the work rather than after it.
-    for name in modules:
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"{name} is needed", name=name)

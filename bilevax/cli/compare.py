@@ -1,6 +1,6 @@
 """The command compare."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,55 +11,26 @@ from ..io.run_folder import REPORT, check_new_folder
 from ..tasks.catalogue import blaming
 from ..tasks.settings import Settings, prepare
 from .options import (
-    Actions,
     Anneal,
-    Assets,
-    Avoid,
-    Beta,
-    Bonus,
-    Budget,
-    Cost,
-    Discount,
-    Environment,
-    Follower,
-    FollowerActions,
-    Game,
     GapTol,
     Json,
-    Leader,
-    LeaderActions,
     LearningRate,
-    Levels,
-    MaxChange,
-    MaxToll,
-    Network,
-    Nodes,
     Out,
-    Payoff,
     PenaltyFinal,
     PenaltyWeight,
-    ProblemSeed,
     Quiet,
-    RevenueWeight,
-    Rewards,
     Seed,
-    SegmentLength,
-    Size,
-    Slip,
     Starts,
-    States,
     Steps,
-    Tau,
-    Theta,
     Tol,
-    Trips,
     Workers,
-    problem_options,
+    with_problem_options,
 )
-from .running import need_matplotlib, run_task
+from .running import need, run_task
 from .terminal import comparison_row, print_comparison
 
 
+@with_problem_options
 def compare(
     problem: Annotated[
         str, typer.Argument(help="A name from [bold]bilevax list[/bold], or FILE.py:FUNCTION.")
@@ -80,42 +51,13 @@ def compare(
     json: Json = False,
     quiet: Quiet = False,
     workers: Workers = None,
-    tau: Tau = None,
-    discount: Discount = None,
-    beta: Beta = None,
-    bonus: Bonus = None,
-    leader: Leader = None,
-    follower: Follower = None,
-    game: Game = None,
-    payoff: Payoff = None,
-    max_change: MaxChange = None,
-    cost: Cost = None,
-    size: Size = None,
-    slip: Slip = None,
-    states: States = None,
-    actions: Actions = None,
-    leader_actions: LeaderActions = None,
-    follower_actions: FollowerActions = None,
-    problem_seed: ProblemSeed = None,
-    env: Environment = None,
-    avoid: Avoid = None,
-    budget: Budget = None,
-    network: Network = None,
-    trips: Trips = None,
-    nodes: Nodes = None,
-    max_toll: MaxToll = None,
-    theta: Theta = None,
-    revenue_weight: RevenueWeight = None,
-    assets: Assets = None,
-    levels: Levels = None,
-    rewards: Rewards = None,
-    segment_length: SegmentLength = None,
+    *,
+    options: dict[str, Any],
 ) -> int:
     """Compare solvers on a problem, each from the same starts."""
-    options = problem_options(locals())
     if out is not None:
         check_new_folder(out)
-        need_matplotlib()
+        need("matplotlib")
     names = [name.strip() for name in solvers.split(",")]
     with blaming(problem):
         tasks = [

@@ -1,6 +1,9 @@
 """The options that commands share, and how the text of an option becomes a value."""
 
+import functools
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -189,18 +192,60 @@ SegmentLength = Annotated[
     int | None, _number("Steps of the segments that are compared: preferences.", min=1)
 ]
 
-_PROBLEM_OPTIONS = [
-    *("tau", "discount", "beta", "bonus", "leader", "follower", "game", "payoff", "max_change"),
-    *("cost", "size", "slip", "states", "actions"),
-    *("leader_actions", "follower_actions", "problem_seed", "env", "avoid", "budget"),
-    *("network", "trips", "nodes", "max_toll", "theta", "revenue_weight"),
-    *("assets", "levels", "rewards", "segment_length"),
-]
+_PROBLEM_OPTIONS = dict(
+    tau=Tau,
+    discount=Discount,
+    beta=Beta,
+    bonus=Bonus,
+    leader=Leader,
+    follower=Follower,
+    game=Game,
+    payoff=Payoff,
+    max_change=MaxChange,
+    cost=Cost,
+    size=Size,
+    slip=Slip,
+    states=States,
+    actions=Actions,
+    leader_actions=LeaderActions,
+    follower_actions=FollowerActions,
+    problem_seed=ProblemSeed,
+    env=Environment,
+    avoid=Avoid,
+    budget=Budget,
+    network=Network,
+    trips=Trips,
+    nodes=Nodes,
+    max_toll=MaxToll,
+    theta=Theta,
+    revenue_weight=RevenueWeight,
+    assets=Assets,
+    levels=Levels,
+    rewards=Rewards,
+    segment_length=SegmentLength,
+)
 
 
-def problem_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The problem options that were given, by the names of the constructors' arguments."""
-    given = {name: arguments[name] for name in _PROBLEM_OPTIONS if arguments[name] is not None}
-    if "problem_seed" in given:
-        given["seed"] = given.pop("problem_seed")
-    return given
+def with_problem_options(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with the options of all problems after its own.
+
+    It gets those that were given as ``options``, by the names of the constructors' arguments. typer
+    reads options off a signature, so they are written into that of the command returned.
+    """
+
+    @functools.wraps(command)
+    def wrapped(**arguments):
+        given = {name: arguments.pop(name) for name in _PROBLEM_OPTIONS}
+        given = {name: value for name, value in given.items() if value is not None}
+        if "problem_seed" in given:
+            given["seed"] = given.pop("problem_seed")
+        return command(**arguments, options=given)
+
+    signature = inspect.signature(command)
+    own = [one for one in signature.parameters.values() if one.name != "options"]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in _PROBLEM_OPTIONS.items()
+    ]
+    wrapped.__signature__ = signature.replace(parameters=own + more)  # pyright: ignore
+    return wrapped

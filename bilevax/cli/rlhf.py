@@ -1,9 +1,5 @@
 """The commands rlhf and watch."""
 
-import contextlib
-import importlib.util
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +10,10 @@ from rich.table import Table
 from ..io.files import read_json, to_json
 from ..io.run_folder import CONFIG, RESULT, check_new_folder
 from ..tasks.catalogue import blaming
+from .running import interrupted, need
 
 _TEACHER, _SETUP, _RUN = "Teacher", "Setup (the environment's preset by default)", "Run and output"
-FAULTY, INTERRUPTED = 1, 130
+FAULTY = 1
 
 ENVIRONMENTS = {
     "moving-dot": "A dot is to stay in the left half: learned within a minute.",
@@ -110,9 +107,9 @@ def _learn(settings, out, resume, json, quiet, workers) -> int:
     if out is not None:
         if not resume:
             check_new_folder(out)
-        _need("matplotlib", "PIL", "safetensors")
+        need("matplotlib", "PIL", "safetensors")
     if settings.tensorboard:
-        _need("tensorboardX")
+        need("tensorboardX")
     # Float32 throughout: learning is noisy, and twice as fast in it.
     with jax.enable_x64(False), blaming(settings.env):
         task = prepare_rlhf(settings)
@@ -139,7 +136,7 @@ def _learn(settings, out, resume, json, quiet, workers) -> int:
                 write_clips(out, settings)
                 write_rlhf_report(out)
         except KeyboardInterrupt:
-            return _interrupted(out)
+            return interrupted("rlhf", out)
     fields = to_fields(run)
     each = fields.pop("seeds")
     record = dict(
@@ -179,7 +176,7 @@ def watch(
 
     if format not in ("gif", "webp"):
         raise ValueError(f"--format is {format!r}; give gif or webp.")
-    _need("PIL", "safetensors")
+    need("PIL", "safetensors")
     settings = read_rlhf_settings(directory)
     seed = settings.seed if seed is None else seed
     path = out or directory / CLIP.format(seed=seed, format=format)
@@ -233,23 +230,3 @@ def _save_dataset(settings, task, run) -> None:
         num_actions=spec.num_actions,
         teacher=settings.teacher,
     )
-
-
-def _interrupted(out: Path | None) -> int:
-    message = "interrupted"
-    if out is not None and out.is_dir():
-        message += f"; continue with: bilevax rlhf --resume {shlex.quote(str(out))}"
-    elif out is None:
-        message += " (with --out DIR a run can be continued)"
-    print(f"bilevax: {message}", file=sys.stderr)
-    return INTERRUPTED
-
-
-def _need(*modules: str) -> None:
-    # Said before the work rather than after it.
-    for name in modules:
-        found = None
-        with contextlib.suppress(ImportError):
-            found = importlib.util.find_spec(name)
-        if found is None:
-            raise ModuleNotFoundError(f"{name} is needed", name=name)

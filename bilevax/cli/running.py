@@ -1,12 +1,17 @@
-"""What the commands that solve share: a run behind a progress bar."""
+"""What commands share: a run behind a progress bar, what it needs first, how it ends early."""
 
+import contextlib
 import importlib.util
+import shlex
+import sys
 from pathlib import Path
 
 from .._driver import Run, default_workers, run
 from ..tasks.settings import Task
 from .polishing import polished
 from .terminal import ProgressDisplay
+
+INTERRUPTED = 130
 
 
 def run_task(task: Task, out: Path | None, resume: bool, quiet: bool, workers: int | None) -> Run:
@@ -40,8 +45,22 @@ def run_task(task: Task, out: Path | None, resume: bool, quiet: bool, workers: i
         )
 
 
-def need_matplotlib() -> None:
-    """``ModuleNotFoundError`` where no figure can be drawn."""
-    # Said before the work rather than after it.
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError("matplotlib is needed", name="matplotlib")
+def need(*modules: str) -> None:
+    """``ModuleNotFoundError`` that names the first of these missing: before the work, not after."""
+    for name in modules:
+        found = None
+        with contextlib.suppress(ImportError):
+            found = importlib.util.find_spec(name)
+        if found is None:
+            raise ModuleNotFoundError(f"{name} is needed", name=name)
+
+
+def interrupted(command: str, out: Path | None) -> int:
+    """Says how a command that Ctrl-C ended is continued; the exit code."""
+    message = "interrupted"
+    if out is not None and out.is_dir():
+        message += f"; continue with: bilevax {command} --resume {shlex.quote(str(out))}"
+    elif out is None:
+        message += " (with --out DIR a run can be continued)"
+    print(f"bilevax: {message}", file=sys.stderr)
+    return INTERRUPTED

@@ -1,9 +1,7 @@
 """The command solve."""
 
-import shlex
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,58 +21,29 @@ from ..io.run_folder import (
 from ..tasks.catalogue import blaming
 from ..tasks.settings import SOLVERS, Settings, Task, prepare, read_settings
 from .options import (
-    Actions,
     Anneal,
-    Assets,
-    Avoid,
-    Beta,
-    Bonus,
-    Budget,
-    Cost,
-    Discount,
-    Environment,
-    Follower,
-    FollowerActions,
-    Game,
     GapTol,
     Json,
-    Leader,
-    LeaderActions,
     LearningRate,
-    Levels,
-    MaxChange,
-    MaxToll,
-    Network,
-    Nodes,
     Out,
-    Payoff,
     PenaltyFinal,
     PenaltyWeight,
     Polish,
-    ProblemSeed,
     Quiet,
-    RevenueWeight,
-    Rewards,
     Seed,
-    SegmentLength,
-    Size,
-    Slip,
     Starts,
-    States,
     Steps,
-    Tau,
-    Theta,
     Tol,
-    Trips,
     Workers,
-    problem_options,
+    with_problem_options,
 )
-from .running import need_matplotlib, run_task
+from .running import interrupted, need, run_task
 from .terminal import print_outcome
 
-INFEASIBLE, INTERRUPTED = 1, 130
+INFEASIBLE = 1
 
 
+@with_problem_options
 def solve(
     problem: Annotated[
         str | None,
@@ -100,39 +69,10 @@ def solve(
     json: Json = False,
     quiet: Quiet = False,
     workers: Workers = None,
-    tau: Tau = None,
-    discount: Discount = None,
-    beta: Beta = None,
-    bonus: Bonus = None,
-    leader: Leader = None,
-    follower: Follower = None,
-    game: Game = None,
-    payoff: Payoff = None,
-    max_change: MaxChange = None,
-    cost: Cost = None,
-    size: Size = None,
-    slip: Slip = None,
-    states: States = None,
-    actions: Actions = None,
-    leader_actions: LeaderActions = None,
-    follower_actions: FollowerActions = None,
-    problem_seed: ProblemSeed = None,
-    env: Environment = None,
-    avoid: Avoid = None,
-    budget: Budget = None,
-    network: Network = None,
-    trips: Trips = None,
-    nodes: Nodes = None,
-    max_toll: MaxToll = None,
-    theta: Theta = None,
-    revenue_weight: RevenueWeight = None,
-    assets: Assets = None,
-    levels: Levels = None,
-    rewards: Rewards = None,
-    segment_length: SegmentLength = None,
+    *,
+    options: dict[str, Any],
 ) -> int:
     """Solve a problem from several starts, and certify the answer."""
-    options = problem_options(locals())
     if resume is not None:
         if problem is not None or out is not None or options:
             raise ValueError(
@@ -167,7 +107,7 @@ def _solve(
     if out is not None:
         if not resume:
             check_new_folder(out)
-        need_matplotlib()
+        need("matplotlib")
     with blaming(settings.problem):
         try:
             task = prepare(settings)
@@ -176,7 +116,7 @@ def _solve(
             if out is not None:
                 _save(out, task, result, outcome)
         except KeyboardInterrupt:
-            return _interrupted(out)
+            return interrupted("solve", out)
     if json:
         print(to_json(outcome.line()))
     else:
@@ -192,13 +132,3 @@ def _save(out: Path, task: Task, result: Run, outcome: Outcome) -> None:
     write_json(out / RESULT, to_fields(outcome))
     write_report(out)
     (out / CHECKPOINT).unlink()
-
-
-def _interrupted(out: Path | None) -> int:
-    message = "interrupted"
-    if out is not None and out.is_dir():
-        message += f"; continue with: bilevax solve --resume {shlex.quote(str(out))}"
-    elif out is None:
-        message += " (with --out DIR a run can be continued)"
-    print(f"bilevax: {message}", file=sys.stderr)
-    return INTERRUPTED

@@ -165,10 +165,7 @@ class A2C(AbstractLearner):
     value_weight: float = 0.5
 
     def update(self, agent, rollout, reward, key, extra):
-        scale = _scaled(agent, rollout, reward, self.discount)
-        advantage = advantages(rollout, reward / scale.deviation, self.discount, self.trace)
-        target = rollout.value + advantage
-        advantage = jnp.where(scale.varies, advantage, 0)
+        scale, advantage, target = _lessons(agent, rollout, reward, self.discount, self.trace)
         keep = _real(rollout)
 
         def loss(network):
@@ -209,10 +206,7 @@ class PPO(AbstractLearner):
     ratio_range: float = 0.2
 
     def update(self, agent, rollout, reward, key, extra):
-        scale = _scaled(agent, rollout, reward, self.discount)
-        advantage = advantages(rollout, reward / scale.deviation, self.discount, self.trace)
-        target = rollout.value + advantage
-        advantage = jnp.where(scale.varies, advantage, 0)
+        scale, advantage, target = _lessons(agent, rollout, reward, self.discount, self.trace)
         batch = dict(
             observation=rollout.observation,
             action=rollout.action,
@@ -265,9 +259,12 @@ class PPO(AbstractLearner):
         return total + extra(network), (policy_loss, value_loss, entropy)
 
 
-def _scaled(agent, rollout, reward, discount):
+def _lessons(agent, rollout, reward, discount, trace):
+    """The scale of returns, the policy's advantages and the critic's targets."""
     done = rollout.terminated | rollout.truncated
-    return agent.scale.update(reward, done, ~rollout.fake, discount)
+    scale = agent.scale.update(reward, done, ~rollout.fake, discount)
+    advantage = advantages(rollout, reward / scale.deviation, discount, trace)
+    return scale, jnp.where(scale.varies, advantage, 0), rollout.value + advantage
 
 
 def _real(rollout):
