@@ -83,7 +83,13 @@ def execute(arguments: Sequence[str]) -> int:
             raise
         if not usage():  # the help was asked for by giving no arguments, and has been printed
             return BAD_INPUT
-        return _fail(usage())
+        return _fail(usage() + _value_found(error))
+
+
+def _value_found(error: Exception) -> str:
+    """What typer's checks of numbers, by pydantic, leave out of their words."""
+    details = getattr(error.__cause__, "errors", None)
+    return "" if details is None else f"; found {details()[0]['input']!r}."
 
 
 def _keep_compiled_programs() -> None:

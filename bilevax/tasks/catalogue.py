@@ -62,7 +62,8 @@ def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
     if name in names:
         return name
     close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}."
+    comma = "; " if any("," in one for one in names) else ", "
+    hint = f"did you mean {close[0]}?" if close else f"there are {comma.join(names)}."
     own = " A problem of your own is FILE.py:FUNCTION." if kind == "problem" and not close else ""
     raise ValueError(f"there is no {kind} {name!r}: {hint}{own}")
 
