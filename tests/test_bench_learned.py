@@ -113,15 +113,26 @@ def test_every_teacher_that_a_case_may_name_is_the_librarys():
     assert made == [getattr(ScriptedTeacher, name)() for name in wanted]
 
 
-def test_the_minatar_suite_says_what_is_compared():
+@pytest.mark.parametrize(
+    ("name", "methods", "settings"),
+    [
+        ("rlhf-minatar", 3, {(1000, "oracle")}),
+        ("rlhf-labels", 2, {(500, "oracle"), (250, "oracle")}),
+        ("rlhf-teachers", 2, {(1000, "mistake"), (1000, "noisy")}),
+    ],
+)
+def test_the_minatar_suites_say_what_is_compared(name, methods, settings):
     pytest.importorskip("gymnax")
-    suite = SUITES["rlhf-minatar"]
-    arguments = Arguments("rlhf-minatar", tuple(suite.case_names), suite.methods, 6, 1, Budget())
+    suite = SUITES[name]
+    arguments = Arguments(name, tuple(suite.case_names), suite.methods, 6, 1, Budget())
     work = plan(arguments)
     assert work.arguments.budget == Budget("environment-steps", 1_000_000)
-    assert len(work.jobs) == 4 * 3 * 6 and not work.calibrations
+    assert len(work.jobs) == 4 * len(settings) * methods * 6 and not work.calibrations
     assert {job.steps for job in work.jobs} == {1_000_000}
-    assert {job.options["labels"] for job in work.jobs} == {1000}
+    labels = lambda job: (job.options["labels"], job.options.get("teacher", "oracle"))
+    assert {labels(job) for job in work.jobs} == settings
+    games = {"breakout", "asterix", "freeway", "space-invaders"}
+    assert {job.problem for job in work.jobs} == {f"rlhf:minatar-{game}" for game in games}
 
 
 def test_without_a_budget_the_preset_has_its_own(own, tmp_path):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 SHAPE, ACTIONS, LENGTH, PAIRS = (3, 2, 2), 2, 4, 150
-RIDGE, LASSO, WIDTH = 0.003, 0.4, 0.05
+RIDGE, LASSO, WIDTH = 0.003, 0.8, 0.05
 LEARNER = ProximalRewardLearner()
 
 
@@ -80,6 +80,11 @@ def problem(buffer):
     return difference / unit, answer, unit
 
 
+def threshold_of(lasso, answer):
+    """That of a first fit: a reward of 0 gives every pair a probability of 1/2."""
+    return lasso * np.sqrt(np.mean((answer - 0.5) ** 2)) / np.sqrt(len(answer))
+
+
 def weights(state):
     return np.asarray(state.model.members.weight[0]).reshape(-1)
 
@@ -90,7 +95,7 @@ def test_a_fit_meets_the_conditions_of_an_elastic_net_on_the_training_pairs(lass
     state, metrics = fit(first_state(lasso=lasso), buffer, penalty(0.0))
     rows, answer, _ = problem(buffer)
     assert len(rows) == 0.8 * PAIRS
-    found, threshold = weights(state), lasso / np.sqrt(len(rows))
+    found, threshold = weights(state), threshold_of(lasso, answer)
     residual = 1 / (1 + np.exp(-rows @ found)) - answer
     slope = rows.T @ residual / len(rows) + RIDGE * found
     moving = found != 0
@@ -114,7 +119,7 @@ def test_a_fit_with_a_penalty_is_the_optimum_that_scipy_finds():
     def objective(parts):
         """At positive parts of the weights and their negative parts, and its gradient."""
         weight = parts[: unit.size] - parts[unit.size :]
-        margin, gain, threshold = rows @ weight, mean @ weight, LASSO / np.sqrt(PAIRS)
+        margin, gain, threshold = rows @ weight, mean @ weight, threshold_of(LASSO, answer)
         value = np.mean(np.logaddexp(0, margin) - answer * margin) + RIDGE / 2 * weight @ weight
         value += threshold * np.sum(parts)
         value += 0.5 * (max(gain, 0) ** 2 / 2 / WIDTH if gain < WIDTH else gain - WIDTH / 2)
@@ -164,10 +169,10 @@ def test_it_learns_in_single_precision_from_an_ensemble_and_never_from_held_out_
 def test_a_second_fit_goes_on_from_the_first():
     buffer = labelled()
     short = jax.jit(lambda state: LEARNER.fit(state, buffer, KEY, steps=30, batch=1)[0])
-    once = short(first_state())
-    target = weights(fit(first_state(), buffer, penalty(0.0))[0])
+    once = short(first_state(lasso=0.0))
+    target = weights(fit(first_state(lasso=0.0), buffer, penalty(0.0))[0])
     far = lambda state: np.linalg.norm(weights(state) - target)
-    assert far(short(once)) < far(once) < far(first_state())
+    assert far(short(once)) < far(once) < far(first_state(lasso=0.0))
     assert once.memory > 1
 
 
@@ -178,11 +183,22 @@ def test_a_steep_penalty_does_not_stop_the_next_fit():
             state, buffer, KEY, steps=100, batch=1, penalty=penalty(weight)
         )[0]
     )
-    steep = train(first_state(), 1e5)
+    steep = train(first_state(lasso=0.0), 1e5)
     assert steep.memory > 1000
-    target = weights(fit(first_state(), buffer, penalty(0.0))[0])
+    target = weights(fit(first_state(lasso=0.0), buffer, penalty(0.0))[0])
     far = lambda state: np.linalg.norm(weights(state) - target)
     assert far(train(steep, 0.0)) < 0.5 * far(steep)
+
+
+def test_the_lasso_is_measured_in_the_noise_that_the_last_fit_left():
+    buffer = labelled()
+    rows, answer, _ = problem(buffer)
+    once = fit(first_state(), buffer, penalty(0.0))[0]
+    twice = fit(once, buffer, penalty(0.0))[0]
+    residual = 1 / (1 + np.exp(-rows @ weights(once))) - answer
+    threshold = LASSO * np.sqrt(np.mean(residual**2) / PAIRS)
+    np.testing.assert_allclose(twice.model.members.threshold.value, threshold, rtol=1e-9)
+    assert threshold < 0.9 * threshold_of(LASSO, answer)  # the first fit explains some of it
 
 
 def test_strengths_below_zero_are_refused():

@@ -209,12 +209,24 @@ def test_other_units_leave_the_reward_as_it_is():
     @jax.jit
     def change(member):
         summary = lambda part: member.summary(part.observation, part.action)
-        return member.in_units_of(summary(second) - summary(first), jnp.ones(5))
+        return member.in_units_of(summary(second) - summary(first), jnp.zeros(5), jnp.ones(5))
 
     other = change(member)
     assert not np.allclose(other.weight, member.weight)
     one, two = (call(m, first.observation, first.action) for m in (member, other))
     np.testing.assert_allclose(one, two, rtol=1e-9)
+
+
+def test_a_pair_that_alone_shows_a_pattern_is_the_most_novel():
+    member, first = network("pattern"), touching(4, 50)
+    blank = jnp.zeros_like(first.observation).at[..., 0, 0, 0].set(True)
+    shown = blank.at[7, 2, 3, 2, 1].set(True)
+    summary = lambda image: member.summary(image, first.action)
+    assert jnp.argmax(member.novelty(summary(blank), summary(shown))) == 7
+    # A count's part is its squared difference over the mean of it: the mean over pairs is 1.
+    one, two = summary(first.observation), summary(touching(5, 50).observation)
+    varied = jnp.sum(jnp.any(one != two, axis=0))
+    np.testing.assert_allclose(jnp.mean(member.novelty(one, two)), varied, rtol=1e-9)
 
 
 # The fit
@@ -343,6 +355,10 @@ def test_the_normaliser_forgets_and_can_put_the_usual_step_at_zero():
     normaliser = normaliser.update(100 * rare).update(rare)
     # Nine of ten steps are 0; the variance is 0.1 * 0.9.
     np.testing.assert_allclose(normaliser.apply(rare), [0] * 9 + [1 / 0.3], atol=1e-12)
+    # Where rare steps cost, what is done as a whole does not: the mean is 0.
+    costly = normaliser.update(-rare).apply(-rare)
+    np.testing.assert_allclose(jnp.mean(costly), 0, atol=1e-12)
+    assert costly[0] > 0 > costly[-1]
 
 
 def test_constant_predictions_become_zero_not_infinite():

@@ -23,17 +23,19 @@ class PatternReward(AbstractReward):
     pair by pair of segments; this model starts from it, and a fit is a logistic regression on
     sums over segments. Few patterns are rewarded: with an elastic net (Zou and Hastie 2005) the
     weights of all others become 0. Small wrong weights on what is seen at every step would add up
-    to more than the few steps that are rewarded. ``ProximalRewardLearner`` fits it;
-    ``RewardLearner`` knows nothing of the lasso. The patterns are counted with words of bits, a row
-    at a time.
+    to more than the few steps that are rewarded. How much is noise depends on the teacher: with
+    residuals of root mean square s over n labels, as the last fit left them, a slope of the loss
+    varies by s / sqrt(n), in which the lasso is measured (the scaled lasso, Sun and Zhang 2012).
+    ``ProximalRewardLearner`` fits it; ``RewardLearner`` knows nothing of the lasso. Patterns are
+    counted with words of bits, a row at a time.
 
     Attributes:
         weight: in units of ``unit``.
         unit: what each count is divided by, set by a fit.
-        threshold: the strength of the penalty on absolute weights, ``lasso / sqrt(labels)``: in
-            proportion to the noise of the loss's gradient. Set by a fit.
+        threshold: the strength of the penalty on absolute weights, ``lasso`` standard deviations
+            of the noise in a slope of the loss. Set by a fit.
         ridge: the strength of the penalty on squared weights.
-        lasso: that on absolute weights, for one label.
+        lasso: that on absolute weights, in such deviations.
     """
 
     weight: Float[Array, "K A1"]
@@ -50,7 +52,7 @@ class PatternReward(AbstractReward):
         num_actions: int,
         *,
         ridge: float = 0.003,
-        lasso: float = 0.4,
+        lasso: float = 2.2,
     ) -> "PatternReward":
         """Weights of 0: what no pair has shown is not rewarded. The key is not used."""
         if len(observation_shape) != 3 or observation_shape[1] > _WORD:
@@ -86,15 +88,28 @@ class PatternReward(AbstractReward):
         # A few segments at a time: the patterns of all steps would fill the memory.
         return lax.map(one, (observation, action), batch_size=min(32, action.shape[0]))
 
-    def in_units_of(self, difference, weight):
+    def novelty(self, first, second):
+        """The squared differences of all counts, each in units of its mean over the pairs.
+
+        This is the leverage of a pair in the fit, were counts uncorrelated (Chaloner and Larntz
+        1989 on designs for logistic regression): a pattern seen in one pair of a hundred adds a
+        hundred to that pair.
+        """
+        square = (second - first) ** 2
+        mean = jnp.mean(square, axis=0)
+        return jnp.sum(square / jnp.where(mean > 0, mean, 1), axis=(1, 2))
+
+    def in_units_of(self, difference, residual, weight):
         """Each count in units of its root mean square difference between paired segments.
 
         Counts that never differ keep their unit.
         """
         total = jnp.sum(weight)
-        square = jnp.einsum("p,pka->ka", weight, difference**2) / jnp.where(total > 0, total, 1)
+        labels = jnp.where(total > 0, total, 1)
+        square = jnp.einsum("p,pka->ka", weight, difference**2) / labels
         unit = jnp.where(square > 0, jnp.sqrt(square), self.unit.value)
-        threshold = jnp.where(total > 0, self.lasso / jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+        noise = jnp.sqrt(jnp.sum(weight * residual**2) / labels)
+        threshold = self.lasso * noise / jnp.sqrt(labels)
         return PatternReward(
             self.weight / self.unit.value * unit,
             Frozen(unit),

@@ -41,6 +41,11 @@ class RewardModel(eqx.Module):
         """M, the number of members."""
         return jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0].shape[0]
 
+    @property
+    def _first(self) -> AbstractReward:
+        """One member, to ask what is the same for all."""
+        return jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, self.members)
+
     def predict(
         self, observation: Shaped[Array, "..."], action: Int[Array, "*B"]
     ) -> Float[Array, "M *B"]:
@@ -56,12 +61,19 @@ class RewardModel(eqx.Module):
 
     def summary(self, observation: Shaped[Array, "P L ..."], action: Int[Array, "P L"]) -> PyTree:
         """What every member's sums over P segments depend on (``AbstractReward.summary``)."""
-        first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, self.members)
-        return first.summary(observation, action)
+        return self._first.summary(observation, action)
 
     def sums(self, segments: Segments) -> Float[Array, "M P"]:
         """Every member's sum of rewards over each segment."""
-        return jnp.sum(self.predict(segments.observation, segments.action), axis=-1)
+        return self.totals(self.summary(segments.observation, segments.action))
+
+    def totals(self, summary: PyTree) -> Float[Array, "M P"]:
+        """The same, from the segments' summary."""
+        return eqx.filter_vmap(lambda member: member.total(summary))(self.members)
+
+    def novelty(self, first: PyTree, second: PyTree) -> Float[Array, " P"]:
+        """How unlike the other pairs each pair is, from the summaries of its segments."""
+        return self._first.novelty(first, second)
 
 
 class RewardState(eqx.Module):
@@ -231,8 +243,7 @@ def evaluate(model: RewardModel, pairs: Pairs) -> tuple[Scalar, Scalar]:
 
 
 def _evaluate(model, pairs):
-    sums = lambda member: (member.total(pairs.first), member.total(pairs.second))
-    first, second = eqx.filter_vmap(sums)(model.members)
+    first, second = model.totals(pairs.first), model.totals(pairs.second)
     loss = jnp.mean(jax.vmap(bradley_terry_loss, (0, 0, None))(first, second, pairs.answers))
     return loss, accuracy(jnp.mean(first, 0), jnp.mean(second, 0), pairs.answers)
 
@@ -277,10 +288,15 @@ def _all_terms(penalty, pairs_axis):
 def in_units_of(
     pairs: Digest, weight: Float[Array, " C"], members: AbstractReward
 ) -> AbstractReward:
-    """All members in parameters whose scale suits these pairs."""
+    """All members in parameters whose scale suits these pairs, and the noise in their answers."""
     change = lambda a, b: b - a if jnp.issubdtype(a.dtype, jnp.floating) else None
     difference = jax.tree.map(change, pairs.first, pairs.second)
-    return eqx.filter_vmap(lambda member: member.in_units_of(difference, weight))(members)
+
+    def one(member):
+        odds = jax.nn.sigmoid(member.total(pairs.second) - member.total(pairs.first))
+        return member.in_units_of(difference, odds - pairs.answers.second, weight)
+
+    return eqx.filter_vmap(one)(members)
 
 
 def _total(parts):

@@ -41,11 +41,22 @@ class AbstractReward(eqx.Module):
         """
 
     @abc.abstractmethod
-    def in_units_of(self, difference: PyTree, weight: Float[Array, " P"]) -> "AbstractReward":
+    def novelty(self, first: PyTree, second: PyTree) -> Float[Array, " P"]:
+        """How unlike the other pairs each of P pairs is, from the summaries of its segments.
+
+        It tells what to ask about before any answer has shown what is rewarded; all alike where a
+        network has no such measure.
+        """
+
+    @abc.abstractmethod
+    def in_units_of(
+        self, difference: PyTree, residual: Float[Array, " P"], weight: Float[Array, " P"]
+    ) -> "AbstractReward":
         """The same reward, in parameters whose scale suits these pairs.
 
         ``difference`` is the second summary minus the first where the network is linear in its
-        summary, and of no use elsewhere.
+        summary, and of no use elsewhere; ``residual`` what this reward gives for the probability
+        that the second is preferred, minus the answer.
         """
 
     @abc.abstractmethod
@@ -71,7 +82,11 @@ class AbstractNetwork(AbstractReward):
         """Nothing is shorter than the steps themselves."""
         return observation, action
 
-    def in_units_of(self, difference, weight):
+    def novelty(self, first, second):
+        """All alike."""
+        return jnp.zeros(second[1].shape[0])
+
+    def in_units_of(self, difference, residual, weight):
         """As it is: a network has no such units."""
         return self
 

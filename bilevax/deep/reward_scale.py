@@ -13,10 +13,12 @@ class RewardNormalizer(eqx.Module):
     as the model is trained. Hold one normaliser fixed over an update: every expectation in it then
     speaks of the same reward.
 
-    The center is the mean. It may instead be the ``quantile`` of the predictions: where reward is
-    rare the median is the reward of a step at which nothing happens, which then is 0, as it is in
-    the true reward. This matters where episodes end: with a center at the mean, a step at which
-    nothing happens costs, and an agent may gain by ending the episode.
+    The center is the mean. It may instead be the ``quantile`` of the predictions, where that is
+    less: where reward is rare the median is the reward of a step at which nothing happens, which
+    then is 0, as it is in the true reward. This matters where episodes end: with a center at the
+    mean, a step at which nothing happens costs, and an agent may gain by ending the episode. So
+    it may above the mean, where all it does costs on average: answers with noise in them can put
+    the median there.
 
     Attributes:
         center, variance: of the predictions seen.
@@ -57,7 +59,7 @@ class RewardNormalizer(eqx.Module):
         within = (old * self.variance + reward.size * jnp.var(reward)) / count
         center = moved
         if self.quantile is not None:
-            now = jnp.quantile(reward, self.quantile)
+            now = jnp.minimum(jnp.quantile(reward, self.quantile), mean)
             center = self.center + (now - self.center) * reward.size / count
         variance = within + shift**2 * old * reward.size / count**2
         return RewardNormalizer(center, moved, variance, count, self.decay, self.quantile)

@@ -201,9 +201,16 @@ def choose(setup: Setup, state: RLHFState, key: Key) -> tuple[Segments, Segments
     cut_key, choose_key = jax.random.split(key)
     candidates = setup.candidates * setup.most_asked
     segments, _ = cut(setup, state.policy.window, cut_key, 2 * candidates)
-    sums = state.reward.model.sums(segments)
+    model = state.reward.model
+    summary = model.summary(segments.observation, segments.action)
+    first = jax.tree.map(lambda leaf: leaf[:candidates], summary)
+    second = jax.tree.map(lambda leaf: leaf[candidates:], summary)
     index = setup.selection(
-        choose_key, sums[:, :candidates], sums[:, candidates:], setup.most_asked
+        choose_key,
+        model.totals(first),
+        model.totals(second),
+        model.novelty(first, second),
+        setup.most_asked,
     )
     return segments.take(index), segments.take(candidates + index)
 

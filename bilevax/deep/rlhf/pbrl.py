@@ -160,10 +160,7 @@ class PolicyDifference(eqx.Module):
     @eqx.filter_jit
     def judged_by(self, model: RewardModel, scale: Scalar) -> "PolicyDifference":
         """With the error under the mean of the members, and 0 where that is no gain beyond it."""
-        mean = lambda summary, count: (
-            jnp.mean(eqx.filter_vmap(lambda member: member.total(summary))(model.members), axis=0)
-            / count
-        )
+        mean = lambda summary, count: jnp.mean(model.totals(summary), axis=0) / count
         tracker, policy = map(mean, (self.tracker, self.policy), self.steps)
         error = _standard_error(tracker, policy)
         ahead = jnp.mean(tracker) - jnp.mean(policy) > self.errors * error

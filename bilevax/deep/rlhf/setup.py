@@ -36,7 +36,8 @@ class Setup(eqx.Module):
         held_out: the share of pairs that only measure the reward model.
         reward_network: makes a reward network from a key and the sampler; ``None`` chooses by the
             shape of observations. Its real arrays become float32.
-        center: the quantile of predicted rewards that becomes 0; ``None`` for their mean.
+        center: the quantile of predicted rewards that becomes 0 unless their mean is less;
+            ``None`` for their mean.
     """
 
     sampler: AbstractSampler
