@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from bench_suite import OWN, Canned, own_suite, without_times
-from scipy.stats import binom
+from scipy.stats import binom, mannwhitneyu
 
 import bilevax as bx
 from bilevax.bench import (
@@ -24,6 +24,7 @@ from bilevax.bench import (
     median_interval,
     plan,
     run_bench,
+    share_ahead,
     summarise,
 )
 from bilevax.bench import job as job_module
@@ -319,6 +320,13 @@ def test_summaries_count_the_best_start_and_failed_seeds_as_worst():
     assert (one.median, one.best, one.failures, one.fraction) == (2.5, 4.0, 3, 0.5)
     assert best_known(rows, suite) == {"c": 5.0}
     np.testing.assert_allclose(seed_shortfalls(rows, suite)["m"], [0.4, 0.6, np.inf, 0.2])
+    other = replace(one, values=(3.0, 0.0))  # 3 is level with it, 2 and -inf behind, 4 ahead
+    assert share_ahead(one, other) == (0.5 + 1 + 1 + 2) / 8
+    smaller = [replace(each, maximize=False) for each in (one, other)]
+    assert share_ahead(*smaller) == (0.5 + 1 + 2) / 8
+    draws = np.random.default_rng(0).integers(5, size=(2, 30))
+    a, b = (replace(one, values=tuple(map(float, draw))) for draw in draws)
+    np.testing.assert_allclose(share_ahead(a, b), mannwhitneyu(*draws).statistic / 900)
     # A share of a negative number, or of a reference beyond zero, says nothing.
     assert replace(one, median=-2.0, reference=-1.0).fraction is None
     assert replace(one, median=-2.0).fraction is None

@@ -11,6 +11,7 @@ from .plan import plan as plan
 from .run import check_folder as check_folder
 from .run import run_bench as run_bench
 from .statistics import median_interval as median_interval
+from .statistics import share_ahead as share_ahead
 from .statistics import summarise as summarise
 from .suite import Case as Case
 from .suite import Reference as Reference

@@ -16,7 +16,7 @@ from .figures import case_figure, curve_figure, profile_figure
 from .plan import short
 from .rows import write_tables
 from .run import read_arguments, read_rows
-from .statistics import Summary, curves, seed_shortfalls, summarise
+from .statistics import Summary, curves, seed_shortfalls, share_ahead, summarise
 from .suite import Suite, find_suite
 from .words import COLUMNS, LEARNED, TABLE, columns, files, words_for
 
@@ -157,12 +157,9 @@ def _overview(summaries: Sequence[Summary], suite: Suite) -> tuple[list[str], li
 def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
     head = ["Case", "Method", *(name for name in COLUMNS if name != "Reference")]
     rows = []
+    first = {s.case: s for s in reversed(summaries)}
     for s in summaries:
-        interval = (
-            ""
-            if s.interval is None
-            else f"{_value(s.interval[0], 4)} to {_value(s.interval[1], 4)}"
-        )
+        interval = " to ".join(_value(end, 4) for end in s.interval or ())
         row = [
             *(
                 _unbroken(s.case),
@@ -170,6 +167,7 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
                 _value(s.median, 4),
                 interval,
                 _value(s.best, 4),
+                "" if s is first[s.case] else f"{share_ahead(s, first[s.case]):.2f}",
             ),
             "" if s.fraction is None else f"{s.fraction:.4f}",
             "" if math.isnan(s.gap) else number(s.gap, 2),

@@ -9,7 +9,7 @@ from .learned import is_learned
 
 TABLE = "table.md"
 COLUMNS = (
-    *("Median", "95 % interval", "Best", "Reference", "Of reference", "Gap", "Steps"),
+    *("Median", "95 % interval", "Best", "Ahead", "Reference", "Of reference", "Gap", "Steps"),
     *("Environment steps", "CPU s", "Failed"),
 )
 
@@ -106,6 +106,8 @@ def columns(words: Words) -> list[tuple[str, str]]:
         "of that median, between two order statistics of the seeds: true for any distribution of "
         "the values; it needs six seeds",
         "of all seeds",
+        "the share of pairs of seeds, one of this method and one of the case's first method, in "
+        "which this one does better; ties count half",
         "the value to reach: exact where it is known, else the best that many starts found",
         "median / reference; reference / median where smaller is better",
         "the largest certified gap of all runs: what the lower level could still gain against the "
