@@ -24,8 +24,9 @@ class PatternReward(AbstractReward):
     sums over segments. Few patterns are rewarded: with an elastic net (Zou and Hastie 2005) the
     weights of all others become 0. Small wrong weights on what is seen at every step would add up
     to more than the few steps that are rewarded. How much is noise depends on the teacher: with
-    residuals of root mean square s over n labels, as the last fit left them, a slope of the loss
-    varies by s / sqrt(n), in which the lasso is measured (the scaled lasso, Sun and Zhang 2012).
+    residuals of root mean square s over n labels, a slope of the loss varies by about s / sqrt(n),
+    were residuals alike in all pairs, and in this the lasso is measured (the scaled lasso, Sun and
+    Zhang 2012; they iterate, here each fit takes the residuals that the last one left).
     ``ProximalRewardLearner`` fits it; ``RewardLearner`` knows nothing of the lasso. Patterns are
     counted with words of bits, a row at a time.
 
@@ -35,7 +36,8 @@ class PatternReward(AbstractReward):
         threshold: the strength of the penalty on absolute weights, ``lasso`` standard deviations
             of the noise in a slope of the loss. Set by a fit.
         ridge: the strength of the penalty on squared weights.
-        lasso: that on absolute weights, in such deviations.
+        lasso: that on absolute weights, in such deviations. In an ensemble, whose members weigh
+            pairs by the bootstrap, the slopes of each vary sqrt(2) times as much.
     """
 
     weight: Float[Array, "K A1"]
@@ -91,9 +93,9 @@ class PatternReward(AbstractReward):
     def novelty(self, first, second):
         """The squared differences of all counts, each in units of its mean over the pairs.
 
-        This is the leverage of a pair in the fit, were counts uncorrelated (Chaloner and Larntz
-        1989 on designs for logistic regression): a pattern seen in one pair of a hundred adds a
-        hundred to that pair.
+        Were counts uncorrelated, it is P times the leverage of a pair among these P: what the pair
+        adds to the information on weights that are still 0. A pattern seen in one pair of a
+        hundred adds a hundred to that pair.
         """
         square = (second - first) ** 2
         mean = jnp.mean(square, axis=0)
@@ -108,8 +110,7 @@ class PatternReward(AbstractReward):
         labels = jnp.where(total > 0, total, 1)
         square = jnp.einsum("p,pka->ka", weight, difference**2) / labels
         unit = jnp.where(square > 0, jnp.sqrt(square), self.unit.value)
-        noise = jnp.sqrt(jnp.sum(weight * residual**2) / labels)
-        threshold = self.lasso * noise / jnp.sqrt(labels)
+        threshold = self.lasso * jnp.sqrt(jnp.sum((weight * residual) ** 2)) / labels
         return PatternReward(
             self.weight / self.unit.value * unit,
             Frozen(unit),

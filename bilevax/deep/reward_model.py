@@ -68,7 +68,7 @@ class RewardModel(eqx.Module):
         return self.totals(self.summary(segments.observation, segments.action))
 
     def totals(self, summary: PyTree) -> Float[Array, "M P"]:
-        """The same, from the segments' summary."""
+        """Every member's sum of rewards over each segment, from the segments' summary."""
         return eqx.filter_vmap(lambda member: member.total(summary))(self.members)
 
     def novelty(self, first: PyTree, second: PyTree) -> Float[Array, " P"]:

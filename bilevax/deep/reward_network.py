@@ -42,10 +42,10 @@ class AbstractReward(eqx.Module):
 
     @abc.abstractmethod
     def novelty(self, first: PyTree, second: PyTree) -> Float[Array, " P"]:
-        """How unlike the other pairs each of P pairs is, from the summaries of its segments.
+        """How unlike the other pairs each of P pairs is, from its summaries, free of parameters.
 
-        It tells what to ask about before any answer has shown what is rewarded; all alike where a
-        network has no such measure.
+        It tells what to ask about where the members' rewards leave a tie, as they do before any
+        answer has shown what is rewarded; all alike where a network has no such measure.
         """
 
     @abc.abstractmethod

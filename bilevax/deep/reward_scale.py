@@ -16,9 +16,9 @@ class RewardNormalizer(eqx.Module):
     The center is the mean. It may instead be the ``quantile`` of the predictions, where that is
     less: where reward is rare the median is the reward of a step at which nothing happens, which
     then is 0, as it is in the true reward. This matters where episodes end: with a center at the
-    mean, a step at which nothing happens costs, and an agent may gain by ending the episode. So
-    it may above the mean, where all it does costs on average: answers with noise in them can put
-    the median there.
+    mean, a step at which nothing happens costs, and an agent may gain by ending the episode. With
+    a center above the mean, play as a whole costs, and noisy answers can put the median there.
+    Where rare steps cost, an ordinary step is therefore worth a little, and delay pays.
 
     Attributes:
         center, variance: of the predictions seen.

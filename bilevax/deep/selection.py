@@ -44,7 +44,7 @@ class DisagreementPairs(AbstractSelection):
     """The pairs with the largest variance over members of P(second > first).
 
     Christiano et al. (2017), 2.2.4. With one member, or while no member knows a reward, all
-    variances are 0 and novelty alone decides.
+    variances are 0 and novelty decides; where that is alike too, the draw is uniform.
     """
 
     def __call__(self, key, candidates_first_sums, candidates_second_sums, novelty, count):

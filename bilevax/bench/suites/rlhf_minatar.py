@@ -38,7 +38,7 @@ SUITE = Suite(
     methods=("pbrl", "drlhf", "true-reward"),
     environment_steps=_STEPS,
     starts=1,
-    note=f"{_NOTE} true-reward needs no labels and shows what the others could reach.",
+    note=f"{_NOTE} The method true-reward needs no labels and shows what the others could reach.",
 )
 
 LABELS = Suite(

@@ -111,7 +111,8 @@ class PBRL(AbstractAlgorithm):
         difference = unjudged.judged_by(fresh.reward.model, fresh.normalizer.scale)
         if not difference.error > 0:
             return fresh, metrics
-        return fitted(self.setup, fresh, fit_key, steps, difference)
+        # From the same start: what is noise in the labels is measured there, for both fits.
+        return fitted(self.setup, state, fit_key, steps, difference)
 
     def improve(self, state, key):
         setup = self.setup
