@@ -288,7 +288,7 @@ def test_disagreement_and_entropy_pick_the_pairs_that_their_definitions_rank_fir
     mean = odds.mean(0)
     entropy = -mean * np.log(mean) - (1 - mean) * np.log(1 - mean)
     for selection, score in ((DisagreementPairs(), odds.var(0)), (EntropyPairs(), entropy)):
-        chosen = selection(KEY, jnp.asarray(first), jnp.asarray(second), jnp.arange(12), 4)
+        chosen = selection(KEY, jnp.asarray(first), jnp.asarray(second), jnp.arange(12.0), 4)
         assert set(np.asarray(chosen).tolist()) == set(np.argsort(score)[-4:].tolist())
 
 
@@ -310,7 +310,10 @@ def test_candidates_that_are_all_alike_are_drawn_uniformly_without_repeats(selec
 def test_where_the_sums_leave_a_tie_the_most_novel_candidates_are_asked_about(selection):
     sums, novelty = jnp.zeros((3, 5)), jnp.asarray([0.0, 2.0, 1.0, 3.0, 0.0])
     assert selection(KEY, sums, sums, novelty, 3).tolist() == [3, 1, 2]
-    # Doubt comes first: what is certain is not asked about, however novel.
+
+
+def test_doubt_comes_before_novelty():
+    sums, novelty = jnp.zeros((3, 5)), jnp.asarray([0.0, 2.0, 1.0, 3.0, 0.0])
     certain = sums.at[:, 3].set(50.0)
     assert EntropyPairs()(KEY, sums, certain, novelty, 4).tolist()[:2] == [1, 2]
     torn = sums.at[:, 0].set(jnp.asarray([1.0, 0.0, -1.0]))
@@ -319,7 +322,7 @@ def test_where_the_sums_leave_a_tie_the_most_novel_candidates_are_asked_about(se
 
 def test_entropy_is_finite_where_the_ensemble_is_certain():
     sums = jnp.asarray([[0.0, 0.0, 0.0]]), jnp.asarray([[1e4, 0.0, -1e4]])
-    assert EntropyPairs()(KEY, *sums, jnp.arange(3), 1).tolist() == [1]
+    assert EntropyPairs()(KEY, *sums, jnp.arange(3.0), 1).tolist() == [1]
 
 
 # Schedules

@@ -16,10 +16,12 @@ from bilevax.deep.environment import AbstractEnvironment, Spec, Step
 from bilevax.deep.environments.catcher import Catcher
 from bilevax.deep.environments.moving_dot import MovingDot
 from bilevax.deep.labeller import AbstractLabeller
+from bilevax.deep.pattern_reward import patterns
 from bilevax.deep.policy import actor_critic
-from bilevax.deep.rlhf import PBRL, AbstractAlgorithm, Setup, TrueReward
+from bilevax.deep.presets import pattern_reward
+from bilevax.deep.rlhf import DRLHF, PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
-from bilevax.deep.rlhf.base import fitted
+from bilevax.deep.rlhf.base import choose, cut, fitted
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
@@ -84,6 +86,30 @@ def test_a_fit_is_that_of_the_labels_unless_they_find_the_tracker_ahead(whole):
         ahead = [change(fit) > 1e-6 for fit in both]
         assert sorted(ahead) == [False, True]
         assert both[ahead.index(True)][1].penalty > 0 == both[ahead.index(False)][1].penalty
+
+
+def test_before_any_answer_the_pairs_that_show_something_rare_are_asked_about():
+    sampler = CompiledSampler(Catcher(), 16, 5)
+    own = dict(sampler=sampler, reward_network=pattern_reward, window=4, candidates=3, steps=960)
+    setup = dataclasses.replace(SETUP, **own)
+    state, key = DRLHF(setup).init(jax.random.key(1)), jax.random.key(2)
+    first, second = choose(setup, state, key)
+    count = 3 * setup.most_asked
+    segments, enough = cut(setup, state.policy.window, jax.random.split(key)[0], 2 * count)
+    assert enough and first.count == second.count == setup.most_asked
+
+    shown = np.asarray(patterns(segments.observation))
+    under = np.eye(3)[np.asarray(segments.action)]
+    under = np.concatenate([np.ones_like(under[..., :1]), under], axis=-1)
+    counts = np.einsum("plk,pla->pka", shown, under)
+    square = (counts[count:] - counts[:count]) ** 2
+    mean = square.mean(0)
+    novelty = np.sum(square / np.where(mean > 0, mean, 1), axis=(1, 2))
+    assert len(np.unique(novelty.round(6))) == count  # no ties
+    asked = np.argsort(-novelty)[: setup.most_asked]
+    for found, rows in ((first, asked), (second, count + asked)):
+        for a, b in zip(*map(jax.tree.leaves, (found, segments)), strict=True):
+            np.testing.assert_array_equal(a, b[rows])
 
 
 def test_nothing_of_a_run_is_in_double_precision(whole):
