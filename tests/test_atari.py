@@ -13,8 +13,8 @@ pytest.importorskip("ale_py")
 
 from bilevax.deep import reward_network
 from bilevax.deep.actor_critic import A2C
+from bilevax.deep.adam_learner import AdamRewardLearner
 from bilevax.deep.environments.atari import HIDDEN, Atari, Blank, Rectangle
-from bilevax.deep.reward_model import RewardLearner
 from bilevax.deep.reward_network import StridedReward
 from bilevax.deep.rlhf import PBRL, Setup
 from bilevax.deep.rlhf.run import run_rlhf
@@ -45,7 +45,7 @@ def test_pbrl_walks_asks_fits_and_improves_on_pong():
         schedule=Even(),
         window=4,
         members=2,
-        reward_learner=RewardLearner(checks=1),
+        reward_learner=AdamRewardLearner(checks=1),
         first_fit_steps=2,
         batch=2,
         capacity=4,

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from jax import lax
 
+from bilevax.deep.adam_learner import AdamRewardLearner
 from bilevax.deep.buffer import PreferenceBuffer
 from bilevax.deep.networks import im2col
 from bilevax.deep.pattern_reward import PatternReward, patterns
 from bilevax.deep.preference_loss import accuracy, bradley_terry_loss
-from bilevax.deep.reward_model import RewardLearner, RewardModel, evaluate
+from bilevax.deep.reward_model import RewardModel, evaluate
 from bilevax.deep.reward_network import ConvReward, MLPReward, StridedReward
 from bilevax.deep.reward_scale import RewardNormalizer, correlation
 from bilevax.deep.segments import Segments
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 FEATURES, ACTIONS, LENGTH, MEMBERS = 3, 2, 4, 2
-LEARNER = RewardLearner(learning_rate=1e-2)
+LEARNER = AdamRewardLearner(learning_rate=1e-2)
 
 
 class Penalty(eqx.Module):
@@ -291,7 +292,7 @@ def test_the_pattern_reward_learns_what_touches_in_single_precision_and_never_fr
     first, second = touching(0, 400), touching(1, 400)
     answers = ScriptedTeacher.oracle()(KEY, first.reward, second.reward)
     buffer = PreferenceBuffer.empty(400, first, share=0.2).add(KEY, first, second, answers)
-    learner = RewardLearner(learning_rate=1e-2, checks=0)
+    learner = AdamRewardLearner(learning_rate=1e-2, checks=0)
     make = lambda key: PatternReward.create(key, (4, 3, 2), ACTIONS)
     state = learner.init(RewardModel.create(KEY, make, members=MEMBERS))
     state, buffer = jax.tree.map(single, (state, buffer))

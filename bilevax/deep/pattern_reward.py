@@ -27,8 +27,8 @@ class PatternReward(AbstractReward):
     residuals of root mean square s over n labels, a slope of the loss varies by about s / sqrt(n),
     were residuals alike in all pairs, and in this the lasso is measured (the scaled lasso, Sun and
     Zhang 2012; they iterate, here each fit takes the residuals that the last one left).
-    ``ProximalRewardLearner`` fits it; ``RewardLearner`` knows nothing of the lasso. Patterns are
-    counted with words of bits, a row at a time.
+    ``ProximalRewardLearner`` fits it; ``AdamRewardLearner`` knows nothing of the lasso. Patterns
+    are counted with words of bits, a row at a time.
 
     Attributes:
         weight: in units of ``unit``.

@@ -14,13 +14,13 @@ import optax
 from .._solver.weight import AbstractWeight, Homotopy
 from .._types import Key
 from .actor_critic import A2C, PPO, AbstractLearner
+from .adam_learner import AdamRewardLearner
 from .environment import AbstractEnvironment
 from .environments.catcher import Catcher
 from .environments.minatar import minatar
 from .environments.moving_dot import MovingDot
 from .pattern_reward import PatternReward
 from .proximal_learner import ProximalRewardLearner
-from .reward_model import RewardLearner
 from .reward_network import AbstractReward, MLPReward
 from .rlhf.base import AbstractAlgorithm
 from .rlhf.drlhf import DRLHF
@@ -176,7 +176,7 @@ _TINY = dict(
     first_fit_steps=150,
     fit_steps=150,
     capacity=500,
-    reward_learner=RewardLearner(checks=4),
+    reward_learner=AdamRewardLearner(checks=4),
 )
 
 

@@ -13,12 +13,9 @@ from .reward_model import (
     RewardModel,
     RewardState,
     all_finite,
-    bootstrap,
-    digest,
-    in_units_of,
+    material,
     metrics_of,
     terms,
-    weighted,
 )
 from .reward_network import split
 
@@ -47,9 +44,7 @@ class ProximalRewardLearner(AbstractRewardLearner):
         del key, batch
         if steps < 1:
             raise ValueError(f"ProximalRewardLearner: steps is {steps}; give at least 1.")
-        data, training = digest(state.model, buffer.pairs), buffer.training_weight
-        members = in_units_of(data, training, state.model.members)
-        weight = bootstrap(state.model.size, buffer.serial) * training
+        data, weight, held_out, members = material(state.model, buffer)
         answered = lambda weight: data._replace(
             answers=eqx.tree_at(lambda a: a.weight, data.answers, weight)
         )
@@ -57,9 +52,8 @@ class ProximalRewardLearner(AbstractRewardLearner):
             member, curvature, lambda member: terms(penalty, member, answered(weight)), steps
         )
         found = eqx.filter_vmap(fit)(members, weight, state.memory)
-        sample = answered(training)
+        sample = answered(buffer.training_weight)
         extra = eqx.filter_vmap(lambda member: terms(penalty, member, sample)[1])(found.member)
-        held_out = weighted(data, *buffer.held_out_rows())
         model = RewardModel(found.member)
         taken, fine = jnp.asarray(float(steps)), jnp.all(found.fine, axis=0)
         metrics = metrics_of(model, sample, held_out, jnp.mean(extra), taken, fine)

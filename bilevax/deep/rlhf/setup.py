@@ -6,7 +6,8 @@ import equinox as eqx
 
 from ..._types import Key
 from ..actor_critic import AbstractLearner
-from ..reward_model import AbstractRewardLearner, RewardLearner
+from ..adam_learner import AdamRewardLearner
+from ..reward_model import AbstractRewardLearner
 from ..reward_network import AbstractReward
 from ..sampler import AbstractSampler
 from ..schedule import AbstractSchedule, Decreasing
@@ -53,7 +54,7 @@ class Setup(eqx.Module):
     candidates: int = eqx.field(static=True, default=4)
     selection: AbstractSelection = DisagreementPairs()
     members: int = eqx.field(static=True, default=3)
-    reward_learner: AbstractRewardLearner = RewardLearner()
+    reward_learner: AbstractRewardLearner = AdamRewardLearner()
     fit_steps: int = eqx.field(static=True, default=200)
     first_fit_steps: int = eqx.field(static=True, default=400)
     batch: int = eqx.field(static=True, default=32)
