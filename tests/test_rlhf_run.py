@@ -21,10 +21,11 @@ from bilevax.deep.policy import actor_critic
 from bilevax.deep.presets import pattern_reward
 from bilevax.deep.rlhf import DRLHF, PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
-from bilevax.deep.rlhf.base import choose, cut, fitted
+from bilevax.deep.rlhf.base import cut, fitted
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
+from bilevax.deep.rlhf.queries import choose
 from bilevax.deep.rlhf.run import run_rlhf
 from bilevax.deep.rollout import collect, start_actors
 from bilevax.deep.sampler import CompiledSampler

@@ -1,4 +1,4 @@
-"""What the algorithms share: the state, the queries, and the rounds.
+"""What the algorithms share: the state, and the parts of a round.
 
 A run is a sequence of rounds. In each, segments that the current policy has just walked are paired
 and labelled, the reward model is fitted to all labels so far, and policies learn on it:
@@ -195,36 +195,6 @@ def cut(setup: Setup, window: Rollout, key: Key, count: int) -> tuple[Segments, 
     )
 
 
-@eqx.filter_jit
-def choose(setup: Setup, state: RLHFState, key: Key) -> tuple[Segments, Segments]:
-    """The pairs to ask about, ``setup.most_asked`` of them, the best candidates first."""
-    cut_key, choose_key = jax.random.split(key)
-    candidates = setup.candidates * setup.most_asked
-    segments, _ = cut(setup, state.policy.window, cut_key, 2 * candidates)
-    model = state.reward.model
-    summary = model.summary(segments.observation, segments.action)
-    first = jax.tree.map(lambda leaf: leaf[:candidates], summary)
-    second = jax.tree.map(lambda leaf: leaf[candidates:], summary)
-    index = setup.selection(
-        choose_key,
-        model.totals(first),
-        model.totals(second),
-        model.novelty(first, second),
-        setup.most_asked,
-    )
-    return segments.take(index), segments.take(candidates + index)
-
-
-@eqx.filter_jit
-def add_labels(state: RLHFState, fresh: Pairs, key: Key) -> RLHFState:
-    """The state with these answers (weight 0 where there is none)."""
-    buffer = state.buffer.add(key, fresh.first, fresh.second, fresh.answers)
-    count = jnp.sum(fresh.answers.weight > 0)
-    return eqx.tree_at(
-        lambda s: (s.buffer, s.fresh, s.labels), state, (buffer, fresh, state.labels + count)
-    )
-
-
 def fitted(
     setup: Setup, state: RLHFState, key: Key, steps: int, penalty: Penalty | None = None
 ) -> tuple[RLHFState, FitMetrics]:
@@ -280,13 +250,6 @@ def agreement(setup: Setup, state: RLHFState, key: Key, count: int = 256) -> Sca
     segments, _ = cut(setup, state.policy.window, key, count)
     predicted = jnp.mean(state.reward.model.sums(segments), axis=0)
     return correlation(predicted, jnp.sum(segments.reward, axis=1))
-
-
-def padded(first: Segments, second: Segments, answers: Answers, count: int) -> Pairs:
-    """Pairs in ``count`` rows, those that are missing with weight 0."""
-    missing = count - answers.second.shape[0]
-    pad = lambda z: jnp.pad(z, [(0, missing)] + [(0, 0)] * (z.ndim - 1))
-    return jax.tree.map(pad, Pairs(first, second, answers))
 
 
 def _no_pairs(like: Segments, count: int) -> Pairs:

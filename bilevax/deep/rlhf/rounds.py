@@ -7,15 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Key
-from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..reward_model import FitMetrics
 from ..sampler import Summary
-from ..segments import Segments
-from ..teacher import AbstractTeacher, Answers
-from .base import AbstractAlgorithm, RLHFState, add_labels, agreement, choose, padded
-from .setup import Setup
+from ..teacher import AbstractTeacher
+from .base import AbstractAlgorithm, RLHFState, agreement
+from .queries import ask
 
 
 def one_round(
@@ -31,7 +28,7 @@ def one_round(
     metrics, before, seen = None, state, jnp.asarray(jnp.nan)
     if algorithm.asks:
         setup = algorithm.setup
-        state = _ask(setup, state, teacher, keys[:3], setup.asked[number])
+        state = ask(setup, state, teacher, keys[:3], setup.asked[number])
         steps = setup.first_fit_steps if number == 0 else setup.fit_steps
         state, metrics = algorithm.fit(state, keys[3], steps)
         if not bool(metrics.finite):
@@ -44,44 +41,6 @@ def one_round(
         if not math.isfinite(line[name]) and not (name == "predicted_reward" and metrics is None):
             return before, {}, f"the policy's {name.replace('_', ' ')} became NaN or infinite"
     return state, line, ""
-
-
-def _ask(setup: Setup, state, teacher, keys, count: int) -> RLHFState:
-    """The state with this round's answers."""
-    if isinstance(teacher, AbstractLabeller):
-        if count:
-            first, second = choose(setup, state, keys[0])
-            teacher.submit(first.take(slice(0, count)), second.take(slice(0, count)))
-        for pairs in _batches(teacher.collect(), setup.most_asked):
-            state = add_labels(state, pairs, jax.random.fold_in(keys[2], state.labels))
-        return state
-    if not count:
-        return eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
-    first, second = choose(setup, state, keys[0])
-    return add_labels(state, _answered(teacher, keys[1], first, second, count), keys[2])
-
-
-@eqx.filter_jit
-def _scripted(teacher, key, first, second, count):
-    answers = teacher(key, first.reward, second.reward)
-    asked = jnp.arange(answers.weight.shape[0]) < count
-    return Pairs(first, second, Answers(answers.second, jnp.where(asked, answers.weight, 0)))
-
-
-def _answered(
-    teacher: AbstractTeacher, key: Key, first: Segments, second: Segments, count: int
-) -> Pairs:
-    """The first ``count`` pairs with answers, the rest with weight 0: one shape for all rounds."""
-    return _scripted(teacher, key, first, second, jnp.asarray(count))
-
-
-def _batches(answered, most: int):
-    """Answers that came in, in rows of one shape."""
-    for first, second, answers in answered:
-        for start in range(0, answers.second.shape[0], most):
-            rows = slice(start, start + most)
-            part = Answers(answers.second[rows], answers.weight[rows])
-            yield padded(first.take(rows), second.take(rows), part, most)
 
 
 def _line(

@@ -16,7 +16,7 @@ from ...io import checkpoint
 from ...io.files import write_json
 from ...io.run_folder import HISTORY, RESULT, history_line
 from ..sampler import HostSampler
-from .base import RLHFState, add_labels
+from .base import RLHFState
 from .evaluation import evaluate
 from .folder import (
     checkpoint_path,
@@ -29,6 +29,7 @@ from .folder import (
     sync,
 )
 from .outcome import RLHFProgress, RLHFRun, SeedRun, to_fields
+from .queries import add_labels
 from .rounds import one_round
 
 
