@@ -301,7 +301,13 @@ def test_tables_keep_every_row(own, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "its process died 2 times" in page and "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
-    assert "| cheap | own.py:good |" in (tmp_path / "out" / "table.md").read_text()
+    table = (tmp_path / "out" / "table.md").read_text()
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    details = [line for line in lines if line[:2] == ["Case", "Method"] or line[0] == "cheap"]
+    column = details[-3].index("Ahead")
+    assert [line[1] for line in details[-2:]] == ["own.py:good", "own.py:deadly"]
+    # The other method always failed: the first has none to be compared with, that one is behind.
+    assert [line[column].strip() for line in details[-2:]] == ["", "0.00"]
 
 
 def test_summaries_count_the_best_start_and_failed_seeds_as_worst():
@@ -324,6 +330,8 @@ def test_summaries_count_the_best_start_and_failed_seeds_as_worst():
     assert share_ahead(one, other) == (0.5 + 1 + 1 + 2) / 8
     smaller = [replace(each, maximize=False) for each in (one, other)]
     assert share_ahead(*smaller) == (0.5 + 1 + 2) / 8
+    rounding = replace(one, values=(3.0 * (1 + 1e-9), 2.0, -np.inf, 4.0))
+    assert share_ahead(one, rounding) == 0.5
     draws = np.random.default_rng(0).integers(5, size=(2, 30))
     a, b = (replace(one, values=tuple(map(float, draw))) for draw in draws)
     np.testing.assert_allclose(share_ahead(a, b), mannwhitneyu(*draws).statistic / 900)

@@ -231,6 +231,17 @@ def test_a_pair_that_alone_shows_a_pattern_is_the_most_novel():
     np.testing.assert_allclose(jnp.mean(member.novelty(one, two)), varied, rtol=1e-9)
 
 
+def test_the_threshold_weighs_what_each_answer_adds_to_the_noise_of_a_slope():
+    member, first, second = network("pattern"), touching(4, 5), touching(5, 5)
+    residual = jnp.asarray([0.5, -0.2, 0.1, 0.0, -0.4])
+    weight = jnp.asarray([1.0, 0.0, 0.3, 2.0, 1.5])
+    summary = lambda part: member.summary(part.observation, part.action)
+    changed = member.in_units_of(summary(second) - summary(first), residual, weight)
+    # The weighted mean of independent slopes, each of standard deviation |residual|.
+    expected = member.lasso * np.sqrt(0.5**2 + (0.3 * 0.1) ** 2 + (1.5 * 0.4) ** 2) / 4.8
+    np.testing.assert_allclose(changed.threshold.value, expected, rtol=1e-6)
+
+
 # The fit
 
 

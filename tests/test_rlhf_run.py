@@ -21,7 +21,7 @@ from bilevax.deep.policy import actor_critic
 from bilevax.deep.presets import pattern_reward
 from bilevax.deep.rlhf import DRLHF, PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
-from bilevax.deep.rlhf.base import cut, fitted
+from bilevax.deep.rlhf.base import cut, fitted, mean_reward
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
@@ -86,7 +86,17 @@ def test_a_fit_is_that_of_the_labels_unless_they_find_the_tracker_ahead(whole):
         both = [judge(0.0).fit(one, key, 3) for one in (state, swapped)]
         ahead = [change(fit) > 1e-6 for fit in both]
         assert sorted(ahead) == [False, True]
-        assert both[ahead.index(True)][1].penalty > 0 == both[ahead.index(False)][1].penalty
+        assert both[ahead.index(False)][1].penalty == 0 <= both[ahead.index(True)][1].penalty
+        # Where the tracker is ahead by the labels' reward, the other reward shortens its lead.
+        one, (penalised, _) = (state, swapped)[ahead.index(True)], both[ahead.index(True)]
+        windows = one.tracker.window, one.policy.window
+        lead = lambda fit: np.subtract(*(mean_reward(fit.reward.model, w) for w in windows))
+        assert lead(penalised) < lead(plain) and lead(plain) > 0
+        # It was fitted from the same start: Adam has counted the steps of one fit.
+        counts = lambda state: [
+            z.item() for z in jax.tree.leaves(state.reward.memory) if z.dtype == jnp.int32
+        ]
+        assert counts(penalised) == counts(plain) != counts(state)
 
 
 def test_before_any_answer_the_pairs_that_show_something_rare_are_asked_about():

@@ -107,7 +107,7 @@ def columns(words: Words) -> list[tuple[str, str]]:
         "the values; it needs six seeds",
         "of all seeds",
         "the share of pairs of seeds, one of this method and one of the case's first method, in "
-        "which this one does better; ties count half",
+        "which this one does better; ties, to a millionth, count half",
         "the value to reach: exact where it is known, else the best that many starts found",
         "median / reference; reference / median where smaller is better",
         "the largest certified gap of all runs: what the lower level could still gain against the "

@@ -14,7 +14,7 @@ from .reward_model import (
     RewardModel,
     RewardState,
     all_finite,
-    material,
+    fit_data,
     metrics_of,
     terms,
     weighted,
@@ -45,7 +45,7 @@ class AdamRewardLearner(AbstractRewardLearner):
         if steps < 1 or batch < 1:
             raise ValueError(f"AdamRewardLearner: {steps} steps of {batch} pairs; give at least 1.")
         count = state.model.size
-        data, weight, held_out, members = material(state.model, buffer)
+        data, weight, held_out, members = fit_data(state.model, buffer)
         parameters, rest = split(members)
         shared = lambda parameters, pairs: _all_terms(penalty, None)(parameters, rest, pairs)
         each = lambda parameters, pairs: _all_terms(penalty, 0)(parameters, rest, pairs)

@@ -13,7 +13,7 @@ from .reward_model import (
     RewardModel,
     RewardState,
     all_finite,
-    material,
+    fit_data,
     metrics_of,
     terms,
 )
@@ -44,7 +44,7 @@ class ProximalRewardLearner(AbstractRewardLearner):
         del key, batch
         if steps < 1:
             raise ValueError(f"ProximalRewardLearner: steps is {steps}; give at least 1.")
-        data, weight, held_out, members = material(state.model, buffer)
+        data, weight, held_out, members = fit_data(state.model, buffer)
         answered = lambda weight: data._replace(
             answers=eqx.tree_at(lambda a: a.weight, data.answers, weight)
         )

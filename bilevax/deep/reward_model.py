@@ -176,7 +176,7 @@ def digest(model: RewardModel, pairs: Pairs) -> Digest:
     return Digest(summary(pairs.first), summary(pairs.second), pairs.answers)
 
 
-class Material(NamedTuple):
+class FitData(NamedTuple):
     """What a fit starts from.
 
     Attributes:
@@ -193,12 +193,12 @@ class Material(NamedTuple):
     members: AbstractReward
 
 
-def material(model: RewardModel, buffer: PreferenceBuffer) -> Material:
+def fit_data(model: RewardModel, buffer: PreferenceBuffer) -> FitData:
     """What a fit of this model to this buffer starts from."""
     pairs, training = digest(model, buffer.pairs), buffer.training_weight
     weight = bootstrap(model.size, buffer.serial) * training
     held_out = weighted(pairs, *buffer.held_out_rows())
-    return Material(pairs, weight, held_out, in_units_of(pairs, training, model.members))
+    return FitData(pairs, weight, held_out, in_units_of(pairs, training, model.members))
 
 
 def weighted(pairs: Digest, row: Int[Array, "..."], weight: Float[Array, "..."]) -> Digest:

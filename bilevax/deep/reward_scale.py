@@ -18,7 +18,7 @@ class RewardNormalizer(eqx.Module):
     then is 0, as it is in the true reward. This matters where episodes end: with a center at the
     mean, a step at which nothing happens costs, and an agent may gain by ending the episode. With
     a center above the mean, play as a whole costs, and noisy answers can put the median there.
-    Where rare steps cost, an ordinary step is therefore worth a little, and delay pays.
+    Where rare steps cost, the mean is less; an ordinary step is then worth a little: delay pays.
 
     Attributes:
         center, variance: of the predictions seen.

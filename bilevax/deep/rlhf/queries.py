@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Key
+from ..._types import Array, Key
 from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..segments import Segments
@@ -14,7 +14,11 @@ from .setup import Setup
 
 
 def ask(
-    setup: Setup, state: RLHFState, teacher: AbstractTeacher | AbstractLabeller, keys, count: int
+    setup: Setup,
+    state: RLHFState,
+    teacher: AbstractTeacher | AbstractLabeller,
+    keys: Array,  # of three keys
+    count: int,
 ) -> RLHFState:
     """The state with this round's answers, to ``count`` pairs; a labeller's may come later."""
     if isinstance(teacher, AbstractLabeller):
@@ -80,10 +84,10 @@ def _batches(answered, most: int):
         for start in range(0, answers.second.shape[0], most):
             rows = slice(start, start + most)
             part = Answers(answers.second[rows], answers.weight[rows])
-            yield padded(first.take(rows), second.take(rows), part, most)
+            yield _padded(first.take(rows), second.take(rows), part, most)
 
 
-def padded(first: Segments, second: Segments, answers: Answers, count: int) -> Pairs:
+def _padded(first: Segments, second: Segments, answers: Answers, count: int) -> Pairs:
     """Pairs in ``count`` rows, those that are missing with weight 0."""
     missing = count - answers.second.shape[0]
     pad = lambda z: jnp.pad(z, [(0, missing)] + [(0, 0)] * (z.ndim - 1))
