@@ -89,7 +89,7 @@ class _Pool:
         for worker in workers:
             worker.close()
 
-    def _next(self, own: "deque[Job]") -> Job | None:
+    def _next(self, own: deque) -> Job | None:
         with self.lock:
             if self.stopped.is_set():
                 return None
@@ -97,7 +97,7 @@ class _Pool:
                 self._refill(own)
             return own.popleft() if own else None
 
-    def _refill(self, own: "deque[Job]") -> None:
+    def _refill(self, own: deque) -> None:
         if not any(own is one for one in self.taken):
             self.taken.append(own)
         if self.waiting:
