@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 from bench_suite import OWN, Canned, own_suite, without_times
-from scipy.stats import binom, mannwhitneyu
 
 import bilevax as bx
 from bilevax.bench import (
@@ -21,20 +20,18 @@ from bilevax.bench import (
     Reference,
     Suite,
     find_suite,
-    median_interval,
     plan,
     run_bench,
-    share_ahead,
     summarise,
 )
 from bilevax.bench import job as job_module
 from bilevax.bench.budget import share_spent, within_budget
-from bilevax.bench.job import empty_row, run_calibration, shared
+from bilevax.bench.job import run_calibration, shared
 from bilevax.bench.learned import METHODS as LEARNERS
 from bilevax.bench.report import markdown, write_bench_report
 from bilevax.bench.rows import ROWS
 from bilevax.bench.rows import table as frame
-from bilevax.bench.statistics import best_known, curves, seed_shortfalls
+from bilevax.bench.statistics import best_known, curves
 from bilevax.bench.suites import SUITES
 from bilevax.bench.workers import LocalWorker
 from bilevax.deep.presets import ALGORITHMS, PRESETS
@@ -91,24 +88,6 @@ def test_a_suite_with_equal_names_is_refused():
         Suite("s", "S.", (case, case))
     with pytest.raises(ValueError, match="references names two"):
         Suite("s", "S.", (case,), references={"two": Reference(1.0, "here")})
-
-
-@pytest.mark.parametrize("count", [1, 5, 6, 7, 8, 9, 12, 25, 26, 100])
-def test_the_interval_of_the_median_is_that_of_the_sign_test(count):
-    values = np.random.default_rng(count).normal(size=count)
-    k = int(binom.ppf(0.025, count, 0.5))  # as many values may lie outside on each side
-    if binom.cdf(k, count, 0.5) > 0.025:
-        k -= 1
-    expected = None if k < 0 else (np.sort(values)[k], np.sort(values)[count - 1 - k])
-    assert median_interval(values) == expected
-    assert (expected is None) == (count < 6)
-
-
-def test_the_interval_covers_the_median_as_often_as_it_says():
-    draws = np.random.default_rng(0).exponential(size=(2000, 9))
-    intervals = [median_interval(draw) for draw in draws]
-    inside = [i is not None and i[0] <= np.log(2) <= i[1] for i in intervals]
-    assert 0.95 <= np.mean(inside) < 0.99
 
 
 def test_equal_functions_become_one_so_that_they_compile_once():
@@ -308,47 +287,6 @@ def test_tables_keep_every_row(own, tmp_path):
     assert [line[1] for line in details[-2:]] == ["own.py:good", "own.py:deadly"]
     # The other method always failed: the first has none to be compared with, that one is behind.
     assert [line[column].strip() for line in details[-2:]] == ["", "0.00"]
-
-
-def test_summaries_count_the_best_start_and_failed_seeds_as_worst():
-    def row(number, seed, start, value):
-        job = dict.fromkeys(("id", "suite", "problem", "options", "steps", "budget"), "")
-        job |= dict(number=number, seed=seed, start=start, case="c", method="m")
-        error = None if value is not None else "no"
-        fields = dict(maximize=True, value=value, cpu_seconds=1.0, gap=0.1, steps=3)
-        return empty_row(job, error) | fields
-
-    values = [(1.0, 3.0), (2.0, None), (None, None), (4.0, 1.0)]
-    rows = [row(2 * i + j, i, j, v) for i, pair in enumerate(values) for j, v in enumerate(pair)]
-    suite = Suite("s", "S.", (Case("c", "bimatrix"),), references={"c": Reference(5.0, "here")})
-    (one,) = summarise(rows, suite)
-    assert one.values == (3.0, 2.0, -np.inf, 4.0)
-    assert (one.median, one.best, one.failures, one.fraction) == (2.5, 4.0, 3, 0.5)
-    assert best_known(rows, suite) == {"c": 5.0}
-    np.testing.assert_allclose(seed_shortfalls(rows, suite)["m"], [0.4, 0.6, np.inf, 0.2])
-    other = replace(one, values=(3.0, 0.0))  # 3 is level with it, 2 and -inf behind, 4 ahead
-    assert share_ahead(one, other) == (0.5 + 1 + 1 + 2) / 8
-    smaller = [replace(each, maximize=False) for each in (one, other)]
-    assert share_ahead(*smaller) == (0.5 + 1 + 2) / 8
-    rounding = replace(one, values=(3.0 * (1 + 1e-9), 2.0, -np.inf, 4.0))
-    assert share_ahead(one, rounding) == 0.5
-    draws = np.random.default_rng(0).integers(5, size=(2, 30))
-    a, b = (replace(one, values=tuple(map(float, draw))) for draw in draws)
-    np.testing.assert_allclose(share_ahead(a, b), mannwhitneyu(*draws).statistic / 900)
-    # A share of a negative number, or of a reference beyond zero, says nothing.
-    assert replace(one, median=-2.0, reference=-1.0).fraction is None
-    assert replace(one, median=-2.0).fraction is None
-    assert replace(one, reference=0.0).fraction is None
-    assert replace(one, maximize=False).fraction == 2.0
-
-
-def test_short_runs_are_points_of_the_curves_and_failed_ones_are_lost(own):
-    rows = run_bench(replace(own, methods=("own.py:good", "own.py:deadly")), make_worker=Canned)
-    ((seconds, short),) = curves(rows, find_suite(own.suite)).values()
-    assert len(seconds) == len(short) == 8 and np.isfinite(short).all()
-    some = [row | {"error": "no"} if row["seed"] else row for row in rows]
-    ((_, short),) = curves(some, find_suite(own.suite)).values()
-    assert np.isinf(short).all()
 
 
 def test_a_report_of_nothing_but_diverged_runs(own, tmp_path):

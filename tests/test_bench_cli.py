@@ -63,9 +63,9 @@ def test_bench_on_the_command_line(own, tmp_path, cli, monkeypatch):
     ("arguments", "words"),
     [
         ([], "name a SUITE"),
-        (["smok"], "did you mean smoke?"),
-        (["smoke", "--methods", "pbr"], "did you mean pbrl?"),
-        (["smoke", "--cases", "game 10"], "did you mean game 1"),
+        (["smok"], "did you mean 'smoke'?"),
+        (["smoke", "--methods", "pbr"], "did you mean 'pbrl'?"),
+        (["smoke", "--cases", "game 10"], "did you mean 'game 1"),
         (["smoke", "--steps", "3", "--cpu-seconds", "1"], "are 2 budgets"),
         (["smoke", "--cpu-seconds", "-1"], "--cpu-seconds is -1.0; give a positive number"),
         (["smoke", "--steps", "3", "--environment-steps", "9"], "are 2 budgets"),

@@ -15,6 +15,7 @@ import pytest
 
 import bilevax as bx
 from bilevax.cli.entry import _forget_halves
+from bilevax.io.provenance import provenance
 from bilevax.io.run_folder import history_line
 from bilevax.tasks.catalogue import build
 from bilevax.tasks.settings import Settings, prepare
@@ -90,7 +91,8 @@ def test_without_arguments_the_help_is_shown(cli):
 @pytest.mark.slow
 def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
     folder = tmp_path / "runs" / "game"
-    code, out, err = cli("solve", "--json", *QUICK, "--gap-tol", 10, "--out", folder, "--game", 4)
+    arguments = ("solve", "--json", *QUICK, "--gap-tol", 10, "--out", folder, "--game", 4)
+    code, out, err = cli(*arguments)
     line = json.loads(out)
     assert code == 0 and err == ""
     assert list(line) == [
@@ -105,7 +107,9 @@ def test_a_run_prints_one_json_object_and_fills_its_folder(cli, tmp_path):
     ]
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"]["options"] == {"game": 4}
+    assert config["command"] == ["bilevax", *map(str, arguments)]
     assert {"bilevax", "jax", "python"} <= set(config["versions"])
+    assert provenance()["command"][0] == "python"  # no longer from the command line
     with np.load(folder / "solution.npz") as arrays:
         leader, follower = arrays["leader_policy"][0], arrays["policy"][0]
         assert leader @ [[3, 1], [2, 0]] @ follower == pytest.approx(line["upper_value"])
@@ -148,9 +152,9 @@ def bad(*arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        bad("solve", "four-room", "there is no problem 'four-room': did you mean four-rooms?"),
+        bad("solve", "four-room", "there is no problem 'four-room': did you mean 'four-rooms'?"),
         bad("solve", "xyz", "there are stackelberg, four-rooms, .* FILE.py:FUNCTION"),
-        bad("solve", "bimatrix", "--solver", "pbrl-belman", "did you mean pbrl-bellman?"),
+        bad("solve", "bimatrix", "--solver", "pbrl-belman", "did you mean 'pbrl-bellman'?"),
         bad("solve", "name a PROBLEM"),
         bad("solve", "bimatrix", "--startz", "3", "No such option: --startz"),
         bad("solve", "bimatrix", "--starts", "0", "--starts.*(0 is not in the range|found '0')"),

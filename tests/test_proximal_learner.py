@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from touching import touching
 
 from bilevax.deep.buffer import PreferenceBuffer
 from bilevax.deep.pattern_reward import PatternReward
@@ -13,7 +14,6 @@ from bilevax.deep.proximal_learner import ProximalRewardLearner
 from bilevax.deep.reward_model import RewardModel
 from bilevax.deep.reward_scale import correlation
 from bilevax.deep.rlhf.pbrl import positive_part
-from bilevax.deep.segments import Segments
 from bilevax.deep.teacher import ScriptedTeacher
 
 pytestmark = pytest.mark.slow
@@ -36,17 +36,12 @@ class Penalty(eqx.Module):
         return self.weight * positive_part(mean, jnp.asarray(WIDTH))
 
 
-def touching(seed, count=PAIRS):
-    """Segments of random bits, rewarded where channel 0 is set to the left of channel 1."""
-    chance = np.random.default_rng(seed)
-    image = chance.random((count, LENGTH, *SHAPE)) < 0.3
-    action = chance.integers(ACTIONS, size=(count, LENGTH))
-    reward = np.sum(image[..., :-1, 0] & image[..., 1:, 1], axis=(-2, -1)) * (1.0 + action)
-    return Segments(*(jnp.asarray(z) for z in (image, action, np.zeros(action.shape), reward)))
+def bits(seed, count=PAIRS):
+    return touching(seed, count, SHAPE, LENGTH)
 
 
 def labelled(share=0.0):
-    first, second = touching(0), touching(1)
+    first, second = bits(0), bits(1)
     answers = ScriptedTeacher.oracle()(KEY, first.reward, second.reward)
     return PreferenceBuffer.empty(PAIRS, first, share=share).add(KEY, first, second, answers)
 
@@ -57,7 +52,7 @@ def first_state(members=1, lasso=LASSO):
 
 
 def penalty(weight):
-    steps = touching(3, 20)
+    steps = bits(3, 20)
     return Penalty(jnp.asarray(weight, float), steps.observation, steps.action)
 
 
@@ -152,7 +147,7 @@ def test_it_learns_in_single_precision_from_an_ensemble_and_never_from_held_out_
     state, buffer = jax.tree.map(single, (first_state(members=3), labelled(share=0.2)))
     train = jax.jit(lambda buffer: LEARNER.fit(state, buffer, KEY, steps=200, batch=1))
     after, right = train(buffer)
-    new = jax.tree.map(single, touching(2))
+    new = jax.tree.map(single, bits(2))
     assert correlation(after.model(new.observation, new.action).ravel(), new.reward.ravel()) > 0.9
     kinds = lambda tree: [leaf.dtype for leaf in jax.tree.leaves(tree)]
     assert kinds(after) == kinds(state) and right.finite
@@ -204,7 +199,7 @@ def test_the_lasso_is_measured_in_the_noise_that_the_last_fit_left_to_each_membe
 
 
 def test_a_buffer_without_answers_teaches_nothing():
-    empty = PreferenceBuffer.empty(PAIRS, touching(0), share=0.0)
+    empty = PreferenceBuffer.empty(PAIRS, bits(0), share=0.0)
     state, metrics = fit(first_state(), empty, penalty(0.0))
     assert metrics.finite and not np.any(weights(state))
 

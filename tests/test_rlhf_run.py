@@ -90,7 +90,8 @@ def test_a_fit_is_that_of_the_labels_unless_they_find_the_tracker_ahead(whole):
         # Where the tracker is ahead by the labels' reward, the other reward shortens its lead.
         one, (penalised, _) = (state, swapped)[ahead.index(True)], both[ahead.index(True)]
         windows = one.tracker.window, one.policy.window
-        lead = lambda fit: np.subtract(*(mean_reward(fit.reward.model, w) for w in windows))
+        means = lambda fit: [mean_reward(fit.reward.model, window) for window in windows]
+        lead = lambda fit: means(fit)[0] - means(fit)[1]
         assert lead(penalised) < lead(plain) and lead(plain) > 0
         # It was fitted from the same start: Adam has counted the steps of one fit.
         counts = lambda state: [

@@ -89,6 +89,7 @@ class _Pool:
         for worker in workers:
             worker.close()
 
+    # Own deques hold jobs; a check of that at run time would meet other threads taking some.
     def _next(self, own: deque) -> Job | None:
         with self.lock:
             if self.stopped.is_set():

@@ -1,14 +1,13 @@
 """A benchmark from its plan to its folder: calibrated, run, resumed."""
 
 import platform
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..io.files import read_json, write_json
+from ..io.provenance import provenance
 from ..io.run_folder import CONFIG, check_new_folder
 from .budget import Budget
 from .job import empty_row, run_calibration, run_job
@@ -138,15 +137,11 @@ def read_rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def _config(work: Plan) -> dict[str, Any]:
-    packages = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
-    return dict(
+    return provenance() | dict(
         kind=KIND,
-        command=["bilevax", *sys.argv[1:]],
         arguments=work.arguments.to_json(),
         jobs=len(work.jobs),
         fingerprint=work.fingerprint,
-        versions={"python": platform.python_version()}
-        | {name: metadata.version(name) for name in packages},
         machine=f"{platform.platform()}, {platform.machine()}",
     )
 

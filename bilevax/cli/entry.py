@@ -48,9 +48,10 @@ def execute(arguments: Sequence[str]) -> int:
     on stderr says what), 130 after Ctrl-C.
     """
     try:
+        from ..io.provenance import commanded
         from .app import app
 
-        with _terminated_like_interrupted():
+        with _terminated_like_interrupted(), commanded(arguments):
             code = app(
                 args=list(arguments),
                 prog_name="bilevax",

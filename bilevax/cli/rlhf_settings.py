@@ -1,10 +1,8 @@
 """Settings of ``bilevax rlhf`` that fit into a JSON file, and what they stand for."""
 
 import platform
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from ..deep.rlhf.setup import Setup
 from ..deep.sampler import AbstractSampler, CompiledSampler
 from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
+from ..io.provenance import provenance
 from ..io.run_folder import CONFIG
 from ..tasks.catalogue import absolute, blaming, first_sentence, function_in, is_file, nearest
 
@@ -98,19 +97,15 @@ class RLHFTask:
 
     def config(self) -> dict[str, Any]:
         """Everything to repeat the run, for ``config.json``."""
-        packages = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
-        return dict(
+        return provenance() | dict(
             kind="rlhf",
             about=_about(self.algorithm.setup.sampler),
-            command=["bilevax", *sys.argv[1:]],
             settings=asdict(self.settings),
             setup={
                 name: value
                 for name, value in vars(self.algorithm.setup).items()
                 if isinstance(value, int | float)
             },
-            versions={"python": platform.python_version()}
-            | {name: metadata.version(name) for name in packages},
             machine=f"{platform.platform()}, {jax.devices()[0].device_kind}",
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -101,10 +101,11 @@ class PatternReward(AbstractReward):
         mean = jnp.mean(square, axis=0)
         return jnp.sum(square / jnp.where(mean > 0, mean, 1), axis=(1, 2))
 
-    def in_units_of(self, difference, residual, weight):
+    def prepared(self, difference, residual, weight):
         """Each count in units of its root mean square difference between paired segments.
 
-        Counts that never differ keep their unit.
+        Counts that never differ keep their unit. The threshold becomes ``lasso`` times the standard
+        deviation of a slope of independent answers, sqrt(sum (w r)^2) / sum w.
         """
         total = jnp.sum(weight)
         labels = jnp.where(total > 0, total, 1)

@@ -184,7 +184,7 @@ class FitData(NamedTuple):
         weight: how much each counts for each member: its answer's weight times the member's draw,
             and 0 where it is held out.
         held_out: the pairs that only measure the model.
-        members: the members to start from, in parameters whose scale suits the training pairs.
+        members: the members to start from, prepared for the training pairs.
     """
 
     pairs: Digest
@@ -198,7 +198,7 @@ def fit_data(model: RewardModel, buffer: PreferenceBuffer) -> FitData:
     pairs, training = digest(model, buffer.pairs), buffer.training_weight
     weight = bootstrap(model.size, buffer.serial) * training
     held_out = weighted(pairs, *buffer.held_out_rows())
-    return FitData(pairs, weight, held_out, in_units_of(pairs, training, model.members))
+    return FitData(pairs, weight, held_out, prepared(pairs, training, model.members))
 
 
 def weighted(pairs: Digest, row: Int[Array, "..."], weight: Float[Array, "..."]) -> Digest:
@@ -226,16 +226,14 @@ def terms(
     return loss, extra, member.cost()
 
 
-def in_units_of(
-    pairs: Digest, weight: Float[Array, " C"], members: AbstractReward
-) -> AbstractReward:
-    """All members in parameters whose scale suits these pairs, and the noise in their answers."""
+def prepared(pairs: Digest, weight: Float[Array, " C"], members: AbstractReward) -> AbstractReward:
+    """All members, ready to be fitted to these pairs (``AbstractReward.prepared``)."""
     change = lambda a, b: b - a if jnp.issubdtype(a.dtype, jnp.floating) else None
     difference = jax.tree.map(change, pairs.first, pairs.second)
 
     def one(member):
         odds = jax.nn.sigmoid(member.total(pairs.second) - member.total(pairs.first))
-        return member.in_units_of(difference, odds - pairs.answers.second, weight)
+        return member.prepared(difference, odds - pairs.answers.second, weight)
 
     return eqx.filter_vmap(one)(members)
 

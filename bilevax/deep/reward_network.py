@@ -49,14 +49,15 @@ class AbstractReward(eqx.Module):
         """
 
     @abc.abstractmethod
-    def in_units_of(
+    def prepared(
         self, difference: PyTree, residual: Float[Array, " P"], weight: Float[Array, " P"]
     ) -> "AbstractReward":
-        """The same reward, in parameters whose scale suits these pairs.
+        """The same reward, ready to be fitted to these pairs.
 
-        ``difference`` is the second summary minus the first where the network is linear in its
-        summary, and of no use elsewhere; ``residual`` what this reward gives for the probability
-        that the second is preferred, minus the answer.
+        Its parameters have a scale that suits them, and ``shrunk`` a strength that suits the noise
+        of their answers. ``difference`` is the second summary minus the first where the network is
+        linear in its summary, and of no use elsewhere; ``residual`` what this reward gives for the
+        probability that the second is preferred, minus the answer; ``weight`` is the answer's.
         """
 
     @abc.abstractmethod
@@ -86,8 +87,8 @@ class AbstractNetwork(AbstractReward):
         """All alike."""
         return jnp.zeros(second[1].shape[0])
 
-    def in_units_of(self, difference, residual, weight):
-        """As it is: a network has no such units."""
+    def prepared(self, difference, residual, weight):
+        """As it is: a network is always ready."""
         return self
 
     def cost(self):

@@ -63,7 +63,7 @@ def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
         return name
     close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
     comma = "; " if any("," in one for one in names) else ", "
-    hint = f"did you mean {close[0]}?" if close else f"there are {comma.join(names)}."
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {comma.join(names)}."
     own = " A problem of your own is FILE.py:FUNCTION." if kind == "problem" and not close else ""
     raise ValueError(f"there is no {kind} {name!r}: {hint}{own}")
 

@@ -1,10 +1,8 @@
 """What a run is made from: settings that fit into a JSON file, and what they stand for."""
 
 import platform
-import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from .._solver import AbstractSolver
 from .._types import Key, PyTree
 from ..io.files import read_json
 from ..io.outcome import About
+from ..io.provenance import provenance
 from ..io.run_folder import CONFIG
 from ..methods import METHODS, Request, build_solver
 from ..methods._method import is_unregularized
@@ -81,13 +80,9 @@ class Task:
 
     def config(self, out: Path) -> dict[str, Any]:
         """Everything to repeat the run, for ``config.json``."""
-        packages = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
-        return dict(
-            command=["bilevax", *sys.argv[1:]],
+        return provenance() | dict(
             settings=asdict(self.settings) | dict(problem=absolute(self.settings.problem)),
             about=asdict(self.about(out)),
-            versions={"python": platform.python_version()}
-            | {name: metadata.version(name) for name in packages},
             machine=f"{platform.platform()}, {jax.devices()[0].device_kind}",
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )

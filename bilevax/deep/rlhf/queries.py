@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Array, Key
+from ..._types import Array, Int, Key
 from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..segments import Segments
@@ -31,7 +31,8 @@ def ask(
     if not count:
         return eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
     first, second = choose(setup, state, keys[0])
-    return add_labels(state, _answered(teacher, keys[1], first, second, count), keys[2])
+    pairs = _answered(teacher, keys[1], first, second, jnp.asarray(count))
+    return add_labels(state, pairs, keys[2])
 
 
 @eqx.filter_jit
@@ -65,17 +66,13 @@ def add_labels(state: RLHFState, fresh: Pairs, key: Key) -> RLHFState:
 
 
 @eqx.filter_jit
-def _scripted(teacher, key, first, second, count):
+def _answered(
+    teacher: AbstractTeacher, key: Key, first: Segments, second: Segments, count: Int[Array, ""]
+) -> Pairs:
+    """The first ``count`` pairs with answers, the rest with weight 0: one shape for all rounds."""
     answers = teacher(key, first.reward, second.reward)
     asked = jnp.arange(answers.weight.shape[0]) < count
     return Pairs(first, second, Answers(answers.second, jnp.where(asked, answers.weight, 0)))
-
-
-def _answered(
-    teacher: AbstractTeacher, key: Key, first: Segments, second: Segments, count: int
-) -> Pairs:
-    """The first ``count`` pairs with answers, the rest with weight 0: one shape for all rounds."""
-    return _scripted(teacher, key, first, second, jnp.asarray(count))
 
 
 def _batches(answered, most: int):
