@@ -22,13 +22,13 @@ os.environ.setdefault(
 
 import jax
 from answers.common import Answer
+from pages import DOCS, write_between_marks
 
 import bilevax as bx
 
 jax.config.update("jax_enable_x64", True)
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
 PAGES = [DOCS / "questions.md", DOCS / "choosing.md"]
 RECORD = HERE / "results" / "questions.json"
 NAMES = (
@@ -48,13 +48,8 @@ NAMES = (
 
 def write(name: str, answer: Answer) -> None:
     """The answer into its page, its figures beside it, its rows into the record."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     for page in PAGES:
-        text = page.read_text()
-        if begin in text:
-            head, rest = text.split(begin)
-            tail = rest.split(end)[1]
-            page.write_text(f"{head}{begin}\n{answer.markdown}\n{end}{tail}")
+        write_between_marks(page, name, answer.markdown)
     for figure_name, figure in answer.figures.items():
         figure.savefig(DOCS / "images" / f"{figure_name}.svg", metadata={"Date": None})
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"answers": {}}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import optax
+from pages import DOCS, write_between_marks
 
 import bilevax as bx
 from bilevax import methods
@@ -24,8 +25,6 @@ from bilevax.problems import ZooProblem, discrete_toy, four_rooms, random_reward
 jax.config.update("jax_enable_x64", True)
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "results.md"
-BEGIN, END = "<!-- reimplementations:begin -->", "<!-- reimplementations:end -->"
 ROWS = HERE / "results" / "reimplementations.json"
 EPISODES = 8  # of HPGD with clipped SGD, per step
 
@@ -147,10 +146,7 @@ def table(facts: list[Fact]) -> str:
 
 def write(facts: list[Fact]) -> None:
     """The table into the page, and every start's value beside the other results."""
-    page = PAGE.read_text()
-    head, rest = page.split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(f"{head}{BEGIN}\n{table(facts)}\n{END}{tail}")
+    write_between_marks(DOCS / "results.md", "reimplementations", table(facts))
     rows = {"rows": [asdict(fact) for fact in facts]}
     ROWS.write_text(json.dumps(rows, indent=1))
 

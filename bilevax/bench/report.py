@@ -167,7 +167,7 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
                 _value(s.median, 4),
                 interval,
                 _value(s.best, 4),
-                "" if s is first[s.case] else f"{share_ahead(s, first[s.case]):.2f}",
+                "" if s is first[s.case] else _ahead(s, first[s.case]),
             ),
             "" if s.fraction is None else f"{s.fraction:.4f}",
             "" if math.isnan(s.gap) else number(s.gap, 2),
@@ -179,6 +179,10 @@ def _details(summaries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
         rows.append(row)
     used = [i for i in range(len(head)) if i < 3 or any(row[i] for row in rows)]
     return [head[i] for i in used], [[row[i] for i in used] for row in rows]
+
+
+def _ahead(one: Summary, other: Summary) -> str:
+    return f"{share_ahead(one.values, other.values, maximize=one.maximize):.2f}"
 
 
 def _together(rows: Sequence[dict[str, Any]], suite: Suite) -> str:

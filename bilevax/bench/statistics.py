@@ -86,15 +86,15 @@ def median_interval(
     return ordered[k - 1], ordered[count - k]
 
 
-def share_ahead(one: Summary, other: Summary) -> float:
+def share_ahead(one: Sequence[float], other: Sequence[float], *, maximize: bool = True) -> float:
     """The share of pairs of seeds, one of each method, in which the first method's value is better.
 
     Ties count half, and values that agree to a millionth are a tie. It estimates the probability
     that a new seed of the one does better than a new seed of the other (Mann and Whitney 1947;
     Agarwal et al. 2021), where medians say nothing of how far seeds scatter.
     """
-    sign = 1 if one.maximize else -1
-    first, second = sign * np.asarray(one.values)[:, None], sign * np.asarray(other.values)
+    sign = 1 if maximize else -1
+    first, second = sign * np.asarray(one)[:, None], sign * np.asarray(other)
     level = np.isclose(first, second, rtol=1e-6, atol=0)
     return float(np.mean(level) / 2 + np.mean((first > second) & ~level))
 

@@ -1,0 +1,98 @@
+"""The table of RLHF on MinAtar, from the folders of its benchmarks.
+
+    bilevax bench rlhf-minatar --seeds 10 --out runs/minatar
+    bilevax bench rlhf-labels --out runs/labels
+    bilevax bench rlhf-teachers --out runs/teachers
+    python benchmarks/rlhf_minatar.py runs/minatar runs/labels runs/teachers
+
+Runs are added to ``results/rlhf_minatar.csv``, their returns on the way to
+``results/rlhf_minatar_curves.csv``; a run made again takes the old one's place. The table in
+``docs/results.md`` is made of all that stand there.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+from pages import DOCS, write_between_marks
+
+from bilevax.bench import share_ahead
+from bilevax.bench.learned import FIRST_SEED
+from bilevax.bench.rows import ROWS, read_lines
+
+RESULTS = Path(__file__).parent / "results"
+RUNS, CURVES = RESULTS / "rlhf_minatar.csv", RESULTS / "rlhf_minatar_curves.csv"
+RUN = ["game", "teacher", "labels", "method", "seed"]
+TEACHERS = ("oracle", "mistake", "noisy")
+
+
+def runs_of(folder):
+    """The runs of a benchmark and the points of their curves."""
+    runs, curves = [], []
+    for row in read_lines(folder / ROWS):
+        if row["error"] is not None:
+            raise SystemExit(f"{folder}: a run failed ({row['error']}); repeat it first.")
+        taught = row["method"] != "true-reward"
+        run = dict(
+            game=row["case"].split(",")[0],
+            teacher=row["options"].get("teacher", "oracle") if taught else "none",
+            labels=row["options"]["labels"] if taught else 0,
+            method=row["method"],
+            seed=FIRST_SEED + row["seed"],
+        )
+        figures = dict(environment_steps=row["environment_steps"], true_return=row["value"])
+        runs.append(run | figures | dict(cpu_seconds=round(row["cpu_seconds"], 1)))
+        curves += [
+            run | dict(environment_steps=step, true_return=round(value, 4))
+            for step, _, value in row["curve"]
+        ]
+    return pd.DataFrame(runs), pd.DataFrame(curves)
+
+
+def add(file, new):
+    """The new lines into the file, in place of those of the same runs."""
+    old = pd.read_csv(file)
+    again = old.set_index(RUN).index.isin(new.set_index(RUN).index)
+    pd.concat([old.loc[~again], new]).sort_values(RUN, kind="stable").to_csv(file, index=False)
+
+
+def table(runs):
+    """A line for each game, teacher and number of labels."""
+    cells = runs.groupby(RUN[:-1], sort=False)
+    returns, seconds = cells.true_return.apply(list), cells.cpu_seconds.median()
+    lines = [
+        "| game | teacher | labels | seeds | true-reward | drlhf | pbrl | pbrl / true-reward "
+        "| ahead | CPU s of drlhf, pbrl |",
+        "|---" * 10 + "|",
+    ]
+    cases = [case for *case, method in returns.index if method == "pbrl"]
+    for case in sorted(cases, key=lambda case: (TEACHERS.index(case[1]), -case[2])):
+        own = [(*case, method) for method in ("drlhf", "pbrl")]
+        drlhf, pbrl = (returns[one] for one in own)
+        true = returns[case[0], "none", 0, "true-reward"]
+        row = (
+            *(*case, len(pbrl)),
+            *(f"{median(one):.2f} [{min(one):.2f}, {max(one):.2f}]" for one in (true, drlhf, pbrl)),
+            f"{median(pbrl) / median(true):.0%}",
+            f"{share_ahead(pbrl, drlhf):.2f}",
+            ", ".join(f"{seconds[one]:.0f}" for one in own),
+        )
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    for folder in parser.parse_args().folders:
+        runs, curves = runs_of(folder)
+        add(RUNS, runs)
+        add(CURVES, curves)
+    text = table(pd.read_csv(RUNS))
+    write_between_marks(DOCS / "results.md", "minatar", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
