@@ -48,8 +48,8 @@ NAMES = (
 
 def write(name: str, answer: Answer) -> None:
     """The answer into its page, its figures beside it, its rows into the record."""
-    for page in PAGES:
-        write_between_marks(page, name, answer.markdown)
+    (page,) = (page for page in PAGES if f"<!-- {name}:begin -->" in page.read_text())
+    write_between_marks(page, name, answer.markdown)
     for figure_name, figure in answer.figures.items():
         figure.savefig(DOCS / "images" / f"{figure_name}.svg", metadata={"Date": None})
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"answers": {}}

@@ -1,13 +1,14 @@
 """The table of RLHF on MinAtar, from the folders of its benchmarks.
 
     bilevax bench rlhf-minatar --seeds 10 --out runs/minatar
-    bilevax bench rlhf-labels --out runs/labels
-    bilevax bench rlhf-teachers --out runs/teachers
+    bilevax bench rlhf-labels --seeds 5 --out runs/labels
+    bilevax bench rlhf-teachers --seeds 5 --out runs/teachers
     python benchmarks/rlhf_minatar.py runs/minatar runs/labels runs/teachers
 
 Runs are added to ``results/rlhf_minatar.csv``, their returns on the way to
 ``results/rlhf_minatar_curves.csv``; a run made again takes the old one's place. The table in
-``docs/results.md`` is made of all that stand there.
+``docs/results.md`` is made of all that stand there. Runs with options or budgets of their own are
+refused: the table has no column for them.
 """
 
 import argparse
@@ -17,9 +18,9 @@ from statistics import median
 import pandas as pd
 from pages import DOCS, write_between_marks
 
-from bilevax.bench import share_ahead
+from bilevax.bench import find_suite, share_ahead
 from bilevax.bench.learned import FIRST_SEED
-from bilevax.bench.rows import ROWS, read_lines
+from bilevax.bench.run import read_rows
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, CURVES = RESULTS / "rlhf_minatar.csv", RESULTS / "rlhf_minatar_curves.csv"
@@ -30,9 +31,8 @@ TEACHERS = ("oracle", "mistake", "noisy")
 def runs_of(folder):
     """The runs of a benchmark and the points of their curves."""
     runs, curves = [], []
-    for row in read_lines(folder / ROWS):
-        if row["error"] is not None:
-            raise SystemExit(f"{folder}: a run failed ({row['error']}); repeat it first.")
+    for row in read_rows(folder):
+        refuse_others(folder, row)
         taught = row["method"] != "true-reward"
         run = dict(
             game=row["case"].split(",")[0],
@@ -44,10 +44,26 @@ def runs_of(folder):
         figures = dict(environment_steps=row["environment_steps"], true_return=row["value"])
         runs.append(run | figures | dict(cpu_seconds=round(row["cpu_seconds"], 1)))
         curves += [
-            run | dict(environment_steps=step, true_return=round(value, 4))
+            run | dict(environment_steps=step, true_return=value and round(value, 4))
             for step, _, value in row["curve"]
         ]
+    if not runs:
+        raise SystemExit(f"{folder} holds no runs: give the folder of a finished bilevax bench.")
     return pd.DataFrame(runs), pd.DataFrame(curves)
+
+
+def refuse_others(folder, row):
+    """Ends the program at a run that is no line of the table."""
+    if row["error"] is not None:
+        again = f"repeat it with bilevax bench --resume {folder} --retry-failed"
+        raise SystemExit(f"{folder}: run {row['id']} failed ({row['error']}): {again}.")
+    if not row["suite"].startswith("rlhf-"):
+        raise SystemExit(f"{folder} is a benchmark of {row['suite']}: give one of rlhf-minatar.")
+    suite = find_suite(row["suite"])
+    options = {case.name: dict(case.options) for case in suite.cases}
+    planned = f"{suite.environment_steps:,} environment steps"
+    if row["options"] != options[row["case"]] or row["budget"] != planned or row["start"]:
+        raise SystemExit(f"{folder}: run {row['id']} is not by the suite's own options and budget.")
 
 
 def add(file, new):
@@ -69,6 +85,8 @@ def table(runs):
     cases = [case for *case, method in returns.index if method == "pbrl"]
     for case in sorted(cases, key=lambda case: (TEACHERS.index(case[1]), -case[2])):
         own = [(*case, method) for method in ("drlhf", "pbrl")]
+        if own[0] not in returns or len(returns[own[0]]) != len(returns[own[1]]):
+            raise SystemExit(f"{', '.join(map(str, case))}: DRLHF and PBRL need the same seeds.")
         drlhf, pbrl = (returns[one] for one in own)
         true = returns[case[0], "none", 0, "true-reward"]
         row = (

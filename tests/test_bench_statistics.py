@@ -18,6 +18,7 @@ from bilevax.bench import (
     summarise,
 )
 from bilevax.bench.job import empty_row
+from bilevax.bench.report import markdown
 from bilevax.bench.statistics import best_known, curves, seed_shortfalls
 
 SUITE = Suite("s", "S.", (Case("c", "bimatrix"),), references={"c": Reference(5.0, "here")})
@@ -81,6 +82,22 @@ def test_ahead_is_the_share_of_pairs_of_seeds():
     assert share_ahead(one, (3.0 * (1 + 1e-9), *one[1:])) == 0.5  # rounding is no lead
     draws = np.random.default_rng(0).integers(5, size=(2, 30)).astype(float)
     np.testing.assert_allclose(share_ahead(*draws.tolist()), mannwhitneyu(*draws).statistic / 900)
+
+
+def test_a_page_says_which_method_is_ahead_where_smaller_is_better():
+    values = {"m": (1.0, 2.0), "n": (3.0, 1.5)}  # n is ahead in one pair of four
+    rows = [
+        row(i, i, 0, value) | dict(method=method, maximize=False)
+        for method, both in values.items()
+        for i, value in enumerate(both)
+    ]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in markdown(rows, replace(SUITE, methods=("m", "n"))).splitlines()
+    ]
+    column = next(line.index("Ahead") for line in cells if "Ahead" in line)
+    ahead = {line[1]: line[column] for line in cells if len(line) > column and line[0] == "c"}
+    assert ahead == {"m": "", "n": "0.25"}
 
 
 def test_short_runs_are_points_of_the_curves_and_failed_ones_are_lost(own):

@@ -1,4 +1,4 @@
-"""Reward networks: what they see, and what a fit is told of patterns of bits."""
+"""Reward networks: what they see."""
 
 import functools
 
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from touching import touching
+from touching import drawn_reward, touching
 
 from bilevax.deep.networks import im2col
-from bilevax.deep.pattern_reward import PatternReward, patterns
+from bilevax.deep.pattern_reward import PatternReward
 from bilevax.deep.reward_network import ConvReward, MLPReward, StridedReward
 
 pytestmark = pytest.mark.slow
@@ -30,11 +30,9 @@ def test_patches_times_weights_are_a_convolution():
 
 @functools.cache
 def network(name):
-    """A small one of each, for images [4, 3, 2]; the pattern's weights start at 0 and are drawn."""
+    """A small one of each, for images [4, 3, 2]."""
     if name == "pattern":
-        member = PatternReward.create(KEY, (4, 3, 2), ACTIONS)
-        weight = np.random.default_rng(0).normal(size=member.weight.shape)
-        return eqx.tree_at(lambda m: m.weight, member, jnp.asarray(weight))
+        return drawn_reward()
     create = {"mlp": MLPReward, "conv": ConvReward, "strided": StridedReward}[name].create
     return jax.jit(lambda key: create(key, (4, 3, 2), ACTIONS, width=5))(KEY)
 
@@ -71,63 +69,3 @@ def test_images_are_asked_for_by_name():
         ConvReward.create(KEY, (3,), ACTIONS)
     with pytest.raises(ValueError, match=r"shape \(2, 40, 1\).*width <= 31.*Use MLPReward"):
         PatternReward.create(KEY, (2, 40, 1), ACTIONS)
-
-
-def test_patterns_are_counted_as_cell_by_cell():
-    image = np.random.default_rng(0).random((2, 4, 3, 2)) < 0.5
-    found = np.asarray(patterns(jnp.asarray(image)))
-    expected = []
-    for one in image:
-        pairs = [
-            sum(
-                one[row, column, c] and one[row + down, column + right, d]
-                for row in range(4 - down)
-                for column in range(3)
-                if 0 <= column + right < 3
-            )
-            for down, right in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1))
-            for c in range(2)
-            for d in range(2)
-        ]
-        expected.append([*pairs, *one.any(1).ravel(), *one.any(0).ravel(), 1])
-    np.testing.assert_array_equal(found, expected)
-    scaled = jnp.asarray(image * 3.0)
-    np.testing.assert_array_equal(patterns(scaled[0]), found[0])
-
-
-def test_other_units_leave_the_reward_as_it_is():
-    member, first, second = network("pattern"), touching(4, 5), touching(5, 5)
-
-    @jax.jit
-    def change(member):
-        summary = lambda part: member.summary(part.observation, part.action)
-        return member.prepared(summary(second) - summary(first), jnp.zeros(5), jnp.ones(5))
-
-    other = change(member)
-    assert not np.allclose(other.weight, member.weight)
-    one, two = (call(m, first.observation, first.action) for m in (member, other))
-    np.testing.assert_allclose(one, two, rtol=1e-9)
-
-
-def test_a_pair_that_alone_shows_a_pattern_is_the_most_novel():
-    member, first = network("pattern"), touching(4, 50)
-    blank = jnp.zeros_like(first.observation).at[..., 0, 0, 0].set(True)
-    shown = blank.at[7, 2, 3, 2, 1].set(True)
-    summary = lambda image: member.summary(image, first.action)
-    common = shown.at[::2, :, 0, 1, 0].set(True)  # in half of them, and more of it
-    assert jnp.argmax(member.novelty(summary(blank), summary(common))) == 7
-    # A count's part is its squared difference over the mean of it: the mean over pairs is 1.
-    one, two = summary(first.observation), summary(touching(5, 50).observation)
-    varied = jnp.sum(jnp.any(one != two, axis=0))
-    np.testing.assert_allclose(jnp.mean(member.novelty(one, two)), varied, rtol=1e-9)
-
-
-def test_the_threshold_weighs_what_each_answer_adds_to_the_noise_of_a_slope():
-    member, first, second = network("pattern"), touching(4, 5), touching(5, 5)
-    residual = jnp.asarray([0.5, -0.2, 0.1, 0.0, -0.4])
-    weight = jnp.asarray([1.0, 0.0, 0.3, 2.0, 1.5])
-    summary = lambda part: member.summary(part.observation, part.action)
-    changed = member.prepared(summary(second) - summary(first), residual, weight)
-    # The weighted mean of independent slopes, each of standard deviation |residual|.
-    expected = member.lasso * np.sqrt(0.5**2 + (0.3 * 0.1) ** 2 + (1.5 * 0.4) ** 2) / 4.8
-    np.testing.assert_allclose(changed.threshold.value, expected, rtol=1e-6)

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from .._interval import Interval
 from .._solution import Solution
 from .._solve import advance, as_estimator, finish, solve, start
 from .._solver import AbstractSolver
+from ..io.provenance import installed
 from ..io.run_folder import result_name
 from ..problems import ZooProblem
 from ..tasks.catalogue import blaming, build, is_file, load_file
@@ -265,7 +265,7 @@ def _identity(value: Any) -> Any:
 @cache
 def versions() -> dict[str, str]:
     """The versions that decide a value."""
-    return {name: metadata.version(name) for name in ("bilevax", "jax", "equinox", "optax")}
+    return installed("bilevax", "jax", "equinox", "optax")
 
 
 def _words(error: Exception) -> str:

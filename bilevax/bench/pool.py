@@ -89,7 +89,8 @@ class _Pool:
         for worker in workers:
             worker.close()
 
-    # Own deques hold jobs; a check of that at run time would meet other threads taking some.
+    # ``deque``, not ``deque[Job]``: the tests check types as they run, and would walk through it
+    # while other threads take jobs from it.
     def _next(self, own: deque) -> Job | None:
         with self.lock:
             if self.stopped.is_set():

@@ -82,7 +82,7 @@ def html(rows: Sequence[dict[str, Any]], suite: Suite, config: dict[str, Any], p
         "<h2>Every seed</h2>",
         _strips(summaries, rows, suite),
         "<h2>How to repeat it</h2>",
-        f"<pre>{text(shlex.join(config['command']))}</pre>",
+        f"<pre>{text(shlex.join(config['command']))}</pre>" if config["command"] else "",
         f'<p class="words">{text(_versions(config))}</p>',
         table((), list(files(words_for(rows)).items()), "nw"),
     ]

@@ -102,10 +102,11 @@ class PatternReward(AbstractReward):
         return jnp.sum(square / jnp.where(mean > 0, mean, 1), axis=(1, 2))
 
     def prepared(self, difference, residual, weight):
-        """Each count in units of its root mean square difference between paired segments.
+        """The same reward, each count in units of its root mean square difference in these pairs.
 
         Counts that never differ keep their unit. The threshold becomes ``lasso`` times the standard
-        deviation of a slope of independent answers, sqrt(sum (w r)^2) / sum w.
+        deviation of a slope of independent answers, sqrt(sum (w r)^2) / sum w for weights w and
+        residuals r; 0 without labels.
         """
         total = jnp.sum(weight)
         labels = jnp.where(total > 0, total, 1)

@@ -54,10 +54,11 @@ class AbstractReward(eqx.Module):
     ) -> "AbstractReward":
         """The same reward, ready to be fitted to these pairs.
 
-        Its parameters have a scale that suits them, and ``shrunk`` a strength that suits the noise
-        of their answers. ``difference`` is the second summary minus the first where the network is
-        linear in its summary, and of no use elsewhere; ``residual`` what this reward gives for the
-        probability that the second is preferred, minus the answer; ``weight`` is the answer's.
+        Its parameters have a scale that suits these pairs, and ``shrunk`` a strength that suits
+        the noise of their answers. ``difference`` is the second summary minus the first, ``None``
+        where a summary is no float and for use where the reward is linear in it; ``residual`` what
+        this reward gives for the probability that the second is preferred, minus the answer;
+        ``weight`` each answer's weight, 0 where the pair is held out.
         """
 
     @abc.abstractmethod
@@ -88,7 +89,7 @@ class AbstractNetwork(AbstractReward):
         return jnp.zeros(second[1].shape[0])
 
     def prepared(self, difference, residual, weight):
-        """As it is: a network is always ready."""
+        """As it is: nothing of a network depends on the pairs."""
         return self
 
     def cost(self):

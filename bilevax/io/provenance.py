@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("bilevax", "jax", "jaxlib", "equinox", "optax", "numpy")
@@ -15,7 +16,7 @@ _command: ContextVar[list[str] | None] = ContextVar("command", default=None)
 
 @contextmanager
 def commanded(arguments: Sequence[str]) -> Iterator[None]:
-    """While this lasts, runs come from the command line ``bilevax ARGUMENTS``."""
+    """Within this context ``provenance`` gives the command ``bilevax ARGUMENTS``."""
     token = _command.set(["bilevax", *arguments])
     try:
         yield
@@ -24,12 +25,24 @@ def commanded(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def provenance() -> dict[str, Any]:
-    """``command``, by which the run was asked for, and ``versions``.
+    """The ``command`` that asked for the run and the ``versions`` it ran with.
 
-    Without a command line of ours the command is that of the Python program that made the run.
+    Without a command line of ours the command is that of the Python file that made the run, and
+    empty where there is none: in a notebook or a prompt.
     """
     return dict(
-        command=_command.get() or ["python", *sys.argv],
-        versions={"python": platform.python_version()}
-        | {name: metadata.version(name) for name in _PACKAGES},
+        command=_command.get() or _python_command(),
+        versions={"python": platform.python_version()} | installed(*_PACKAGES),
     )
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """The version of each package."""
+    return {name: metadata.version(name) for name in packages}
+
+
+def _python_command() -> list[str]:
+    program, *arguments = sys.argv
+    ours = program.endswith(".py") and "ipykernel" not in program
+    # The file by its name alone: where it lies is this machine's matter.
+    return ["python", Path(program).name, *arguments] if ours else []

@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 from ..._types import PyTree
 from ...io import checkpoint
 from ...io.files import replacing, to_json, write_json, write_text
+from ...io.provenance import installed
 from ...io.run_folder import CONFIG, HISTORY, RESULT, check_new_folder
 from .base import AbstractAlgorithm, RLHFState, cut
 from .outcome import RLHFRun
@@ -211,6 +211,5 @@ def _is_array(leaf):
 
 
 def _versions() -> dict[str, str]:
-    names = ("bilevax", "jax", "jaxlib", "equinox", "optax")
-    device = jax.devices()[0].device_kind
-    return {name: metadata.version(name) for name in names} | {"device": device}
+    packages = installed("bilevax", "jax", "jaxlib", "equinox", "optax")
+    return packages | {"device": jax.devices()[0].device_kind}
