@@ -66,17 +66,17 @@ def refuse_others(folder, row):
         raise SystemExit(f"{folder}: run {row['id']} is not by the suite's own options and budget.")
 
 
-def add(file, new):
-    """The new lines into the file, in place of those of the same runs."""
-    old = pd.read_csv(file)
+def with_those(old, new):
+    """The old lines with the new ones, which take the place of those of the same runs."""
     again = old.set_index(RUN).index.isin(new.set_index(RUN).index)
-    pd.concat([old.loc[~again], new]).sort_values(RUN, kind="stable").to_csv(file, index=False)
+    return pd.concat([old.loc[~again], new]).sort_values(RUN, kind="stable")
 
 
 def table(runs):
     """A line for each game, teacher and number of labels."""
     cells = runs.groupby(RUN[:-1], sort=False)
     returns, seconds = cells.true_return.apply(list), cells.cpu_seconds.median()
+    seeds = cells.seed.apply(set)
     lines = [
         "| game | teacher | labels | seeds | true-reward | drlhf | pbrl | pbrl / true-reward "
         "| ahead | CPU s of drlhf, pbrl |",
@@ -85,7 +85,7 @@ def table(runs):
     cases = [case for *case, method in returns.index if method == "pbrl"]
     for case in sorted(cases, key=lambda case: (TEACHERS.index(case[1]), -case[2])):
         own = [(*case, method) for method in ("drlhf", "pbrl")]
-        if own[0] not in returns or len(returns[own[0]]) != len(returns[own[1]]):
+        if seeds.get(own[0]) != seeds[own[1]]:
             raise SystemExit(f"{', '.join(map(str, case))}: DRLHF and PBRL need the same seeds.")
         drlhf, pbrl = (returns[one] for one in own)
         true = returns[case[0], "none", 0, "true-reward"]
@@ -103,11 +103,13 @@ def table(runs):
 def main():
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    runs, curves = pd.read_csv(RUNS), pd.read_csv(CURVES)
     for folder in parser.parse_args().folders:
-        runs, curves = runs_of(folder)
-        add(RUNS, runs)
-        add(CURVES, curves)
-    text = table(pd.read_csv(RUNS))
+        new_runs, new_curves = runs_of(folder)
+        runs, curves = with_those(runs, new_runs), with_those(curves, new_curves)
+    text = table(runs)
+    runs.to_csv(RUNS, index=False)  # after all that may refuse a folder
+    curves.to_csv(CURVES, index=False)
     write_between_marks(DOCS / "results.md", "minatar", text)
     print(text)
 

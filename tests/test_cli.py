@@ -270,6 +270,9 @@ def test_compare_runs_all_solvers_from_the_same_starts(cli, tmp_path):
         "comparison.json",
         "report.html",
     ]
+    kept = json.loads((tmp_path / "c" / "comparison.json").read_text())["config"]
+    assert [one["solver"] for one in kept["settings"]] == ["independent", "pbrl"]
+    assert kept["command"][:3] == ["bilevax", "compare", "bimatrix"]
 
 
 @pytest.mark.slow

@@ -102,7 +102,9 @@ def compare(
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "comparison.json", record | {"config": tasks[0].config(out)})
+        settings = [task.config(out)["settings"] for task in tasks]
+        config = tasks[0].config(out) | dict(settings=settings)
+        write_json(out / "comparison.json", record | dict(config=config))
         write_text(out / REPORT, comparison_html(outcomes, failures))
         record["out"] = str(out)
     if json:

@@ -42,7 +42,7 @@ def installed(*packages: str) -> dict[str, str]:
 
 
 def _python_command() -> list[str]:
-    program, *arguments = sys.argv
+    program, *arguments = sys.argv or [""]  # embedded, Python may have none
     ours = program.endswith(".py") and "ipykernel" not in program
     # The file by its name alone: where it lies is this machine's matter.
     return ["python", Path(program).name, *arguments] if ours else []

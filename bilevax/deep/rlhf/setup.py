@@ -73,10 +73,11 @@ class Setup(eqx.Module):
         if self.labels < 0:
             raise ValueError(f"Setup: labels is {self.labels}; give at least 0.")
         if self.iterations < 1:
+            fewer = " or fewer rounds" if self.rounds > 1 else ""
             raise ValueError(
-                f"Setup: {self.steps} steps over {self.rounds} rounds leave no rollout of "
+                f"Setup: {self.steps} steps in all, rounds {self.rounds}, leave no rollout of "
                 f"{self.sampler.length} steps in {self.sampler.count} environments; give at least "
-                f"{self.rounds * self.sampler.length * self.sampler.count} steps or fewer rounds."
+                f"{self.rounds * self.sampler.length * self.sampler.count} steps{fewer}."
             )
         held = min(self.window, self.iterations)
         if held * self.sampler.length < self.segment:
