@@ -173,7 +173,7 @@ def test_curves_of_several_lengths_are_read_at_the_same_shares():
         (["--cpu-seconds", "3"], "and the budget is 3 CPU seconds: give --environment-steps"),
         (["--methods", "hpgd"], "hpgd is no method for that: give --methods pbrl,drlhf,true-rew"),
         (["--methods", "own.py:good"], "own.py:good is no method for that"),
-        (["--environment-steps", "9"], "the case dot: Setup: 9 steps over 3 rounds leave no"),
+        (["--environment-steps", "9"], "the case dot: Setup: 9 steps in all, rounds 3, leave no"),
         (["--cases", "dot;toy"], "pbrl samples no episodes on the case toy and takes no"),
         (["--cases", "toy", "--methods", "drlhf"], "there is no method 'drlhf'"),
         (["--reference"], "the case dot is learned from preferences, where no value to reach"),
