@@ -49,6 +49,19 @@ def test_other_units_leave_the_reward_as_it_is():
     np.testing.assert_allclose(one, two, rtol=1e-9)
 
 
+@pytest.mark.parametrize("blank", [slice(20, 35), slice(32, 35), slice(0, 35)])
+def test_a_summary_counts_each_pattern_under_each_action(blank):
+    member, segments = drawn_reward(), touching(4, 35)
+    image, action = segments.observation.at[blank].set(False), segments.action
+    found = np.asarray(jax.jit(lambda *part: member.summary(*part))(image, action))
+    expected = np.zeros(found.shape)
+    for row, steps in enumerate(np.asarray(patterns(image))):
+        for count, taken in zip(steps, np.asarray(action[row]), strict=True):
+            expected[row, :, 0] += count
+            expected[row, :, 1 + taken] += count
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_pair_that_alone_shows_a_pattern_is_the_most_novel():
     member, first = drawn_reward(), touching(4, 50)
     blank = jnp.zeros_like(first.observation).at[..., 0, 0, 0].set(True)

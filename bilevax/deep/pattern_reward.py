@@ -81,14 +81,26 @@ class PatternReward(AbstractReward):
     def summary(self, observation, action):
         """Each pattern's count, in all and under each action: ``[P, K, 1 + A]``."""
         actions = self.weight.shape[1] - 1
+        dtype = self.weight.dtype
 
-        def one(segment):
-            count = patterns(segment[0]).astype(self.weight.dtype)
-            under = jax.nn.one_hot(segment[1], actions, dtype=count.dtype)
-            return count.T @ jnp.concatenate([jnp.ones_like(under[:, :1]), under], axis=1)
+        def taken(action):  # [B, L, 1 + A]
+            under = jax.nn.one_hot(action, actions, dtype=dtype)
+            return jnp.concatenate([jnp.ones_like(under[..., :1]), under], axis=-1)
 
-        # A few segments at a time: the patterns of all steps would fill the memory.
-        return lax.map(one, (observation, action), batch_size=min(32, action.shape[0]))
+        def counted(observation, action):
+            count = patterns(observation).astype(dtype)
+            return jnp.einsum("blk,bla->bka", count, taken(action))
+
+        def blank(observation, action):
+            steps = jnp.sum(taken(action), axis=1, keepdims=True)
+            return jnp.pad(steps, ((0, 0), (len(self.weight) - 1, 0), (0, 0)))
+
+        def part(segments):
+            return lax.cond(jnp.any(segments[0] != 0), counted, blank, *segments)
+
+        # A few segments at a time: the patterns of all steps would fill the memory. Where none has
+        # a bit, as in the rows of a buffer that still wait for a pair, there is nothing to count.
+        return _by_parts(part, (observation, action), 32)
 
     def novelty(self, first, second):
         """The squared differences of all counts, each in units of its mean over the pairs.
@@ -159,3 +171,13 @@ def patterns(image: Shaped[Array, "*B H W C"]) -> Int[Array, "*B K"]:
     found.append(jnp.ones_like(found[0][:, :1]))
     counts = jnp.concatenate([part.astype(jnp.int32) for part in found], axis=-1)
     return counts.reshape(*lead, counts.shape[-1])
+
+
+def _by_parts(function, arrays, size):
+    """``function`` of ``size`` rows at a time, the last ones filled up with zeros."""
+    rows = arrays[0].shape[0]
+    size = min(size, rows)
+    pad = lambda z: jnp.pad(z, [(0, -rows % size)] + [(0, 0)] * (z.ndim - 1))
+    parts = jax.tree.map(lambda z: pad(z).reshape(-1, size, *z.shape[1:]), arrays)
+    found = lax.map(function, parts)
+    return found.reshape(-1, *found.shape[2:])[:rows]

@@ -192,20 +192,7 @@ def _minatar(game: str) -> Preset:
         lambda count: CompiledSampler(env, count, 32),
         _ppo(1e-3, minibatches=8),
         envs=64,
-        fields=dict(
-            **fields,
-            steps=1_000_000,
-            rounds=20,
-            labels=1000,
-            window=8,
-            reward_network=pattern_reward,
-            # The loss is convex: there is nothing to stop early, and labels held out only measure.
-            reward_learner=ProximalRewardLearner(),
-            first_fit_steps=100,
-            fit_steps=100,
-            capacity=1000,
-            held_out=0.1,
-        ),
+        fields=_ALL_MINATAR | fields,
         pbrl=lambda rounds: dict(
             penalty_weight=_MINATAR_WEIGHT[game](rounds),
             # The tracker's steps are lost to the policy; and where a lucky tracker counts as a
@@ -218,12 +205,35 @@ def _minatar(game: str) -> Preset:
     )
 
 
+_ALL_MINATAR = dict(
+    steps=1_000_000,
+    rounds=20,
+    labels=1000,
+    window=8,
+    reward_network=pattern_reward,
+    # The loss is convex: there is nothing to stop early, and labels held out only measure.
+    reward_learner=ProximalRewardLearner(),
+    first_fit_steps=100,
+    fit_steps=100,
+    capacity=1000,
+    held_out=0.1,
+)
+
 # Of a long segment's many rewards a label says little about each; in a short one nothing happens,
-# and most pairs are answered "equal". A random player of Freeway earns nothing for minutes.
-_MINATAR = {
+# and most pairs are answered "equal". A random player of Freeway earns nothing for minutes: the
+# first crossing has to be among what is asked about, and soon, so rounds are short and all that
+# was walked in them is to choose from.
+_MINATAR: dict[str, dict[str, Any]] = {
     "Breakout": dict(segment=25),
     "Asterix": dict(segment=25),
-    "Freeway": dict(segment=100, schedule=Even(initial=0.1)),
+    "Freeway": dict(
+        segment=100,
+        rounds=40,
+        window=12,
+        schedule=Even(initial=0.05),
+        first_fit_steps=50,
+        fit_steps=50,
+    ),
     "SpaceInvaders": dict(segment=8),
 }
 

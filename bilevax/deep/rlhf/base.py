@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ..._types import Array, Float, Int, Key, PyTree, Scalar
 from ..actor_critic import Agent
 from ..buffer import Pairs, PreferenceBuffer
+from ..environment import Spec
 from ..policy import actor_critic
 from ..reward_model import FitMetrics, Penalty, RewardModel, RewardState
 from ..reward_network import AbstractReward, MLPReward, StridedReward
@@ -138,7 +139,7 @@ def first_state(
 def first_learner(setup: Setup, sampler: AbstractSampler, key: Key) -> tuple[Learner, Summary]:
     """A random policy that has walked one window without learning."""
     network_key, start_key, walk_key = jax.random.split(key, 3)
-    agent = _first_agent(setup, sampler.spec, sampler.count, network_key)
+    agent = first_agent(setup, sampler.spec, sampler.count, network_key)
     walked = sampler.improve(
         None,
         agent,
@@ -154,7 +155,8 @@ def first_learner(setup: Setup, sampler: AbstractSampler, key: Key) -> tuple[Lea
 
 # Compiled as a whole: a random network is dozens of operations that would be compiled one by one.
 @eqx.filter_jit
-def _first_agent(setup, spec, count, key):
+def first_agent(setup: Setup, spec: Spec, count: int, key: Key) -> Agent:
+    """A random policy for that many environments."""
     return setup.learner.start(actor_critic(key, spec, setup.width, setup.depth), count)
 
 

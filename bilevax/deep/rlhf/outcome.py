@@ -82,7 +82,7 @@ class RLHFRun:
             predicted_reward (the learned reward per step as the policy sees it), reward_accuracy
             (on held-out pairs), reward_loss, correlation (of predicted and true returns of
             segments), penalty, penalty_weight, entropy, equal_share (of this round's answers),
-            seconds.
+            started_again (whether policies did, as next to no answer spoke for them), seconds.
         wall_seconds: all in all, earlier sessions of a resumed run counted in.
     """
 

@@ -12,6 +12,7 @@ from ..reward_model import FitMetrics
 from ..sampler import Summary
 from ..teacher import AbstractTeacher
 from .base import AbstractAlgorithm, RLHFState, agreement
+from .fresh_start import started_again, unguided
 from .queries import ask
 
 
@@ -25,7 +26,7 @@ def one_round(
     """
     number = int(state.round)
     keys = jax.random.split(jax.random.fold_in(state.key, state.round), 6)
-    metrics, before, seen = None, state, jnp.asarray(jnp.nan)
+    metrics, before, seen, again = None, state, jnp.asarray(jnp.nan), False
     if algorithm.asks:
         setup = algorithm.setup
         state = ask(setup, state, teacher, keys[:3], setup.asked[number])
@@ -34,9 +35,12 @@ def one_round(
         if not bool(metrics.finite):
             return before, {}, metrics.fault()
         seen = agreement(setup, state, keys[5])
+        if again := bool(unguided(state.fresh.answers, state.buffer.pairs.answers)):
+            state = started_again(algorithm, state, jax.random.fold_in(keys[4], 0))
     state, summary = algorithm.improve(state, keys[4])
     state = eqx.tree_at(lambda s: s.round, state, state.round + 1)
-    line = _line(algorithm, state, summary, metrics, seen) | {"round": number}
+    line = _line(algorithm, state, summary, metrics, seen)
+    line |= dict(round=number, started_again=again)
     for name in ("entropy", "predicted_reward"):
         if not math.isfinite(line[name]) and not (name == "predicted_reward" and metrics is None):
             return before, {}, f"the policy's {name.replace('_', ' ')} became NaN or infinite"
