@@ -1,6 +1,7 @@
 """Policies that no answer speaks for."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,34 +10,53 @@ import numpy as np
 import pytest
 from small_rlhf import ALGORITHM, SETUP
 
-from bilevax.deep.rlhf import DRLHF
+from bilevax.deep.buffer import Pairs, PreferenceBuffer
 from bilevax.deep.rlhf.fresh_start import started_again, unguided
 from bilevax.deep.rlhf.outcome import labelled_pairs
 from bilevax.deep.rlhf.run import run_rlhf
+from bilevax.deep.segments import Segments
 from bilevax.deep.teacher import Answers, ScriptedTeacher
 
 
-def answers(*, equal, preferring, skipped=0):
+def answers(*, equal=0, preferring=0, skipped=0):
     """So many of each."""
     second = [0.5] * equal + [1.0] * preferring + [0.0] * skipped
     weight = [1.0] * (equal + preferring) + [0.0] * skipped
     return Answers(jnp.asarray(second, jnp.float32), jnp.asarray(weight, jnp.float32))
 
 
+def pairs(**own):
+    """Pairs of segments of one step with these answers."""
+    given = answers(**own)
+    blank = jnp.zeros((given.second.size, 1))
+    segment = Segments(blank, blank.astype(int), blank, blank)
+    return Pairs(segment, segment, given)
+
+
 @pytest.mark.parametrize(
-    ("fresh", "known", "expected"),
+    ("latest", "earlier", "capacity", "expected"),
     [
-        (dict(equal=5, preferring=0), dict(equal=39, preferring=1), True),
-        (dict(equal=5, preferring=0, skipped=3), dict(equal=39, preferring=1), True),
-        (dict(equal=4, preferring=1), dict(equal=39, preferring=1), False),
-        (dict(equal=0, preferring=0, skipped=5), dict(equal=39, preferring=1), False),
-        (dict(equal=5, preferring=0), dict(equal=19, preferring=1), False),
-        (dict(equal=5, preferring=0), dict(equal=19, preferring=1, skipped=30), False),
-        (dict(equal=5, preferring=0), dict(equal=40, preferring=0), False),
+        (dict(equal=5), dict(equal=35, preferring=1), 50, True),
+        (dict(equal=5, skipped=3), dict(equal=35, preferring=1), 50, True),
+        (dict(equal=4, preferring=1), dict(equal=35), 50, False),
+        (dict(skipped=5), dict(equal=35, preferring=1), 50, False),
+        (dict(equal=5), dict(equal=14, preferring=1), 50, False),
+        (dict(equal=5), dict(equal=14, preferring=1, skipped=30), 50, False),
+        (dict(equal=5), dict(equal=35), 50, False),
+        (dict(equal=30), dict(equal=35, preferring=2), 60, True),
+        (dict(equal=30), dict(equal=35, preferring=2), 20, False),  # none of them is left
     ],
 )
-def test_a_round_of_equal_answers_after_hardly_any_other_guides_no_policy(fresh, known, expected):
-    assert bool(unguided(answers(**fresh), answers(**known))) is expected
+def test_a_round_of_equal_answers_after_hardly_any_other_guides_no_policy(
+    latest, earlier, capacity, expected
+):
+    buffer, add = PreferenceBuffer.empty(capacity, pairs(equal=1).first), jax.random.key(0)
+    for part in (earlier, latest):
+        before, new = buffer.added, pairs(**part)
+        for start in range(0, new.answers.second.size, 10):
+            some = new.take(slice(start, start + 10))
+            buffer = buffer.add(add, some.first, some.second, some.answers)
+    assert bool(unguided(buffer, before, 0.05)) is expected
 
 
 @pytest.mark.slow
@@ -46,7 +66,9 @@ def test_policies_start_again_where_they_stand():
         fresh = started_again(ALGORITHM, state, jax.random.key(1))
         other = started_again(ALGORITHM, state, jax.random.key(2))
     agents = lambda state: (state.policy.agent, state.tracker.agent)
-    back = eqx.tree_at(agents, fresh, agents(state))
+    changed = lambda state: (*agents(state), state.fresh.answers.weight)
+    back = eqx.tree_at(changed, fresh, changed(state))
+    assert not jnp.any(fresh.fresh.answers.weight)
     plain = lambda state: eqx.tree_at(lambda s: s.key, state, jax.random.key_data(state.key))
     jax.tree.map(np.testing.assert_array_equal, plain(back), plain(state))
     assert not eqx.tree_equal(fresh.policy.agent.network, fresh.tracker.agent.network)
@@ -56,14 +78,25 @@ def test_policies_start_again_where_they_stand():
 
 
 @pytest.mark.slow
-def test_a_run_starts_again_while_its_answers_teach_nothing_and_says_so():
-    setup = dataclasses.replace(SETUP, capacity=40)
-    known = labelled_pairs(run_rlhf(DRLHF(setup), 1, episodes=1))
-    rows = jnp.arange(24) % 6
-    one = eqx.tree_at(
-        lambda pairs: pairs.answers, known.take(rows), answers(equal=23, preferring=1)
+def test_a_run_starts_again_while_its_answers_teach_nothing_and_says_so(tmp_path):
+    algorithm = dataclasses.replace(
+        ALGORITHM, setup=dataclasses.replace(SETUP, capacity=40, rare=0.05)
     )
-    all_equal = ScriptedTeacher.equating(1e9)
-    lines = lambda **own: run_rlhf(DRLHF(setup), 1, teacher=all_equal, episodes=1, **own).history
-    assert [line["started_again"] for line in lines(known=one)] == [True] * 3
-    assert [line["started_again"] for line in lines()] == [False] * 3
+    known = labelled_pairs(run_rlhf(ALGORITHM, 1, episodes=1)).take(jnp.arange(24) % 6)
+    known = eqx.tree_at(lambda pairs: pairs.answers, known, answers(equal=23, preferring=1))
+    own: dict[str, Any] = dict(teacher=ScriptedTeacher.equating(1e9), episodes=1, workers=1)
+    run = run_rlhf(algorithm, 1, known=known, **own)
+    # The first policy is random as it is.
+    assert [line["started_again"] for line in run.history] == [False, True, True]
+    none = run_rlhf(algorithm, 1, **own)
+    assert [line["started_again"] for line in none.history] == [False] * 3
+
+    def stop(progress):
+        if progress.rounds:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_rlhf(algorithm, 1, known=known, directory=tmp_path, on_progress=stop, **own)
+    resumed = run_rlhf(algorithm, 1, known=known, directory=tmp_path, resume=True, **own)
+    np.testing.assert_array_equal(resumed.seeds[0].returns, run.seeds[0].returns)
+    assert eqx.tree_equal(resumed.seeds[0].state.policy.agent, run.seeds[0].state.policy.agent)

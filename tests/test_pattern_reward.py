@@ -49,7 +49,7 @@ def test_other_units_leave_the_reward_as_it_is():
     np.testing.assert_allclose(one, two, rtol=1e-9)
 
 
-@pytest.mark.parametrize("blank", [slice(20, 35), slice(32, 35), slice(0, 35)])
+@pytest.mark.parametrize("blank", [slice(0, 0), slice(0, 32), slice(20, 35), slice(0, 35)])
 def test_a_summary_counts_each_pattern_under_each_action(blank):
     member, segments = drawn_reward(), touching(4, 35)
     image, action = segments.observation.at[blank].set(False), segments.action

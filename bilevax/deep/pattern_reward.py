@@ -80,27 +80,21 @@ class PatternReward(AbstractReward):
 
     def summary(self, observation, action):
         """Each pattern's count, in all and under each action: ``[P, K, 1 + A]``."""
-        actions = self.weight.shape[1] - 1
-        dtype = self.weight.dtype
+        actions, dtype = self.weight.shape[1] - 1, self.weight.dtype
+        size = len(self.weight)
 
-        def taken(action):  # [B, L, 1 + A]
+        def blank(image):
+            return jnp.zeros((*image.shape[:-3], size), jnp.int32).at[..., -1].set(1)
+
+        def counts(part):
+            image, action = part
+            # Rows of a buffer that still wait for a pair have no bit, and nothing to count.
+            count = lax.cond(jnp.any(image != 0), patterns, blank, image).astype(dtype)
             under = jax.nn.one_hot(action, actions, dtype=dtype)
-            return jnp.concatenate([jnp.ones_like(under[..., :1]), under], axis=-1)
+            under = jnp.concatenate([jnp.ones_like(under[..., :1]), under], axis=-1)
+            return jnp.einsum("blk,bla->bka", count, under)
 
-        def counted(observation, action):
-            count = patterns(observation).astype(dtype)
-            return jnp.einsum("blk,bla->bka", count, taken(action))
-
-        def blank(observation, action):
-            steps = jnp.sum(taken(action), axis=1, keepdims=True)
-            return jnp.pad(steps, ((0, 0), (len(self.weight) - 1, 0), (0, 0)))
-
-        def part(segments):
-            return lax.cond(jnp.any(segments[0] != 0), counted, blank, *segments)
-
-        # A few segments at a time: the patterns of all steps would fill the memory. Where none has
-        # a bit, as in the rows of a buffer that still wait for a pair, there is nothing to count.
-        return _by_parts(part, (observation, action), 32)
+        return _by_parts(counts, (observation, action), 32)
 
     def novelty(self, first, second):
         """The squared differences of all counts, each in units of its mean over the pairs.
@@ -174,7 +168,11 @@ def patterns(image: Shaped[Array, "*B H W C"]) -> Int[Array, "*B K"]:
 
 
 def _by_parts(function, arrays, size):
-    """``function`` of ``size`` rows at a time, the last ones filled up with zeros."""
+    """``function`` of ``size`` rows at a time, the last part padded with zeros.
+
+    The arrays of all rows would fill the memory. ``lax.map(batch_size=...)`` does the same under
+    ``vmap``, which computes both branches of a condition.
+    """
     rows = arrays[0].shape[0]
     size = min(size, rows)
     pad = lambda z: jnp.pad(z, [(0, -rows % size)] + [(0, 0)] * (z.ndim - 1))

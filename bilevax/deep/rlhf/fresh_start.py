@@ -1,41 +1,42 @@
-"""A policy that no answer speaks for starts again."""
+"""Policies that next to no answer speaks for start again."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Array, Bool, Key
-from ..teacher import Answers
+from ..._types import Array, Bool, Int, Key
+from ..buffer import PreferenceBuffer
 from .base import AbstractAlgorithm, Learner, RLHFState, first_agent
-
-RARE = 1 / 20
-"""The share of answers below which a reward rests on luck."""
 
 
 @eqx.filter_jit
-def unguided(fresh: Answers, known: Answers) -> Bool[Array, ""]:
-    """Whether all answers of a round, ``fresh``, are "equal", and nearly all ``known`` ones too.
+def unguided(buffer: PreferenceBuffer, before: Int[Array, ""], share: float) -> Bool[Array, ""]:
+    """Whether the latest answers are all "equal", and of all only less than ``share`` are not.
+
+    The latest are those that came after the first ``before``; there has to be one.
 
     Where reward is rare, the first answer that prefers a segment also speaks for whatever else
     that segment showed. A policy that learns to do that walks segments which are all alike, and
     says no more about what was wrong: pairs are drawn from the policy itself. Such a round has
     taught nothing, and the policy has nothing to lose by starting again. One that does well walks
-    equal segments too, but many answers have preferred a segment by then. While none ever has,
-    the policy is still the random one that it would start from.
+    equal segments too, but many answers have preferred a segment by then. While none has,
+    ``PatternReward`` is 0 and the policy the random one that it would start from.
     """
-    given, preferring = _counts(fresh)
-    in_all, ever = _counts(known)
-    return (given > 0) & (preferring == 0) & (ever > 0) & (ever < RARE * in_all)
-
-
-def _counts(answers: Answers):
-    """How many answers there are, and how many of them prefer a segment."""
-    known = answers.weight > 0
-    return jnp.sum(known), jnp.sum(known & (answers.second != 0.5))
+    answers = buffer.pairs.answers
+    known = buffer.filled & (answers.weight > 0)
+    preferring = known & (answers.second != 0.5)
+    latest = buffer.serial >= before
+    ever = jnp.sum(preferring)
+    rare = (ever > 0) & (ever < share * jnp.sum(known))
+    return rare & jnp.any(known & latest) & ~jnp.any(preferring & latest)
 
 
 def started_again(algorithm: AbstractAlgorithm, state: RLHFState, key: Key) -> RLHFState:
-    """The state with random networks for its policies, where they stand; labels are kept."""
+    """The state with random networks for its policies, where they stand; labels are kept.
+
+    The round's pairs are another policy's now, and no longer count as drawn from this one. Rewards
+    keep the unit and the zero of the old policy's steps until the next fit.
+    """
 
     def again(learner: Learner, sampler, key: Key) -> Learner:
         agent = first_agent(algorithm.setup, sampler.spec, sampler.count, key)
@@ -46,6 +47,7 @@ def started_again(algorithm: AbstractAlgorithm, state: RLHFState, key: Key) -> R
     policy, tracker = again(state.policy, acting, first), state.tracker
     if tracker is not None:
         tracker = again(tracker, tracking, second)
-    return eqx.tree_at(
+    state = eqx.tree_at(
         lambda s: (s.policy, s.tracker), state, (policy, tracker), is_leaf=lambda x: x is None
     )
+    return eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)

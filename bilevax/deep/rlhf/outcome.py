@@ -82,7 +82,8 @@ class RLHFRun:
             predicted_reward (the learned reward per step as the policy sees it), reward_accuracy
             (on held-out pairs), reward_loss, correlation (of predicted and true returns of
             segments), penalty, penalty_weight, entropy, equal_share (of this round's answers),
-            started_again (whether policies did, as next to no answer spoke for them), seconds.
+            started_again (whether random policies took the place of the old ones before this
+            round's learning), seconds.
         wall_seconds: all in all, earlier sessions of a resumed run counted in.
     """
 

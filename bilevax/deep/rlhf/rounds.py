@@ -1,4 +1,7 @@
-"""One round of a run: ask -> fit -> improve, and the line of history that it leaves."""
+"""One round of a run: ask -> fit -> improve, and the line of history that it leaves.
+
+Between fit and improve, policies that next to no answer speaks for may start again.
+"""
 
 import math
 from typing import Any
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 from ..labeller import AbstractLabeller
 from ..reward_model import FitMetrics
 from ..sampler import Summary
-from ..teacher import AbstractTeacher
+from ..teacher import AbstractTeacher, Answers
 from .base import AbstractAlgorithm, RLHFState, agreement
 from .fresh_start import started_again, unguided
 from .queries import ask
@@ -25,8 +28,9 @@ def one_round(
     or not the run was interrupted before it. With a fault the state is the one before the round.
     """
     number = int(state.round)
-    keys = jax.random.split(jax.random.fold_in(state.key, state.round), 6)
+    keys = jax.random.split(jax.random.fold_in(state.key, state.round), 7)
     metrics, before, seen, again = None, state, jnp.asarray(jnp.nan), False
+    answers = state.fresh.answers
     if algorithm.asks:
         setup = algorithm.setup
         state = ask(setup, state, teacher, keys[:3], setup.asked[number])
@@ -35,11 +39,14 @@ def one_round(
         if not bool(metrics.finite):
             return before, {}, metrics.fault()
         seen = agreement(setup, state, keys[5])
-        if again := bool(unguided(state.fresh.answers, state.buffer.pairs.answers)):
-            state = started_again(algorithm, state, jax.random.fold_in(keys[4], 0))
+        answers = state.fresh.answers
+        if number and setup.rare:
+            again = bool(unguided(state.buffer, before.buffer.added, setup.rare))
+        if again:
+            state = started_again(algorithm, state, keys[6])
     state, summary = algorithm.improve(state, keys[4])
     state = eqx.tree_at(lambda s: s.round, state, state.round + 1)
-    line = _line(algorithm, state, summary, metrics, seen)
+    line = _line(algorithm, state, summary, metrics, seen, answers)
     line |= dict(round=number, started_again=again)
     for name in ("entropy", "predicted_reward"):
         if not math.isfinite(line[name]) and not (name == "predicted_reward" and metrics is None):
@@ -53,6 +60,7 @@ def _line(
     summary: Summary,
     metrics: FitMetrics | None,
     seen,
+    answers: Answers,
 ) -> dict[str, Any]:
     numbers = dict(
         steps=state.steps,
@@ -66,7 +74,6 @@ def _line(
     )
     nothing = math.nan
     if metrics is not None:
-        answers = state.fresh.answers
         given = jnp.sum(answers.weight > 0)
         equal = jnp.sum((answers.weight > 0) & (answers.second == 0.5))
         numbers |= dict(

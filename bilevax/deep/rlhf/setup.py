@@ -39,6 +39,9 @@ class Setup(eqx.Module):
             shape of observations. Its real arrays become float32.
         center: the quantile of predicted rewards that becomes 0 unless their mean is less;
             ``None`` for their mean.
+        rare: policies start again from random networks after a round whose answers are all "equal",
+            while of all answers in the buffer less than this share, but one at least, prefers a
+            segment; 0 for never.
     """
 
     sampler: AbstractSampler
@@ -61,6 +64,7 @@ class Setup(eqx.Module):
     capacity: int = eqx.field(static=True, default=3000)
     held_out: float = eqx.field(static=True, default=0.15)
     center: float | None = eqx.field(static=True, default=0.5)
+    rare: float = eqx.field(static=True, default=0.0)
     reward_network: Callable[[Key, AbstractSampler], AbstractReward] | None = eqx.field(
         static=True, default=None
     )
@@ -72,6 +76,8 @@ class Setup(eqx.Module):
                 raise ValueError(f"Setup: {name} is {value}; give at least 1.")
         if self.labels < 0:
             raise ValueError(f"Setup: labels is {self.labels}; give at least 0.")
+        if not 0 <= self.rare <= 1:
+            raise ValueError(f"Setup: rare is {self.rare}; give a share in [0, 1].")
         if self.iterations < 1:
             fewer = " or fewer rounds" if self.rounds > 1 else ""
             raise ValueError(
