@@ -90,6 +90,18 @@ def test_watch_names_the_seeds_that_are_there(folder, capsys):
     )
 
 
+def test_the_report_says_how_often_policies_started_again(folder, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    lines = [json.loads(line) for line in (copy / "history.jsonl").read_text().splitlines()]
+    marked = "".join(json.dumps(line | dict(started_again=True)) + "\n" for line in lines)
+    (copy / "history.jsonl").write_text(marked)
+    assert execute(["report", str(copy)]) == 0
+    again = "started again from random networks"
+    assert f"{again}, {len(lines)} times in all" in (copy / "report.html").read_text()
+    assert again not in (folder / "report.html").read_text()
+
+
 def test_report_is_written_again_and_names_a_damaged_file(folder, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

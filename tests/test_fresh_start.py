@@ -63,15 +63,18 @@ def test_a_round_of_equal_answers_after_hardly_any_other_guides_no_policy(
 def test_policies_start_again_where_they_stand():
     with jax.enable_x64(False):
         state = ALGORITHM.init(jax.random.key(0))
+        weight = lambda s: s.fresh.answers.weight
+        state = eqx.tree_at(weight, state, replace_fn=jnp.ones_like)
         fresh = started_again(ALGORITHM, state, jax.random.key(1))
         other = started_again(ALGORITHM, state, jax.random.key(2))
     agents = lambda state: (state.policy.agent, state.tracker.agent)
-    changed = lambda state: (*agents(state), state.fresh.answers.weight)
+    changed = lambda state: (*agents(state), weight(state))
     back = eqx.tree_at(changed, fresh, changed(state))
-    assert not jnp.any(fresh.fresh.answers.weight)
+    assert not jnp.any(weight(fresh))
     plain = lambda state: eqx.tree_at(lambda s: s.key, state, jax.random.key_data(state.key))
     jax.tree.map(np.testing.assert_array_equal, plain(back), plain(state))
-    assert not eqx.tree_equal(fresh.policy.agent.network, fresh.tracker.agent.network)
+    policy, tracker = agents(fresh)
+    assert not eqx.tree_equal(policy.network, tracker.network)
     for one, before, another in zip(agents(fresh), agents(state), agents(other), strict=True):
         assert not eqx.tree_equal(one.network, before.network)
         assert not eqx.tree_equal(one.network, another.network)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...io import figures as svg
 from ...io.files import read_json, write_text
-from ...io.page import UNKNOWN, duration, number, page, table, text
+from ...io.page import UNKNOWN, counted, duration, number, page, table, text
 from ...io.run_folder import CONFIG, HISTORY, REPORT, RESULT
 from .clip import CLIP
 from .figures import curve_figure, scatter_figure
@@ -151,6 +151,13 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
         if several
         else ""
     )
+    again = sum(line.get("started_again", False) for line in history)
+    jumps = (
+        f" It jumps up where policies started again from random networks, {counted(again, 'time')} "
+        "in all: next to no answer spoke for what they did."
+        if again
+        else ""
+    )
     panels = [
         (
             curve_figure(history, "true_return", "true return of an episode"),
@@ -200,7 +207,7 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
         (
             curve_figure(history, "entropy", "entropy of the policy"),
             "<b>Entropy.</b> How varied the policy's actions still are, in nats. Near 0 it has "
-            "made up its mind.",
+            f"made up its mind.{jumps}",
         ),
     ]
     parts = [
