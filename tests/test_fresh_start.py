@@ -1,4 +1,4 @@
-"""Policies that no answer speaks for."""
+"""Policies that next to no answer speaks for."""
 
 import dataclasses
 from typing import Any

@@ -39,7 +39,7 @@ def rlhf(
     ] = None,
     algorithm: Annotated[str, typer.Option(help="pbrl, drlhf or true-reward.")] = "pbrl",
     labels: Annotated[int | None, _option("Pairs labelled in all.", _SETUP, min=0)] = None,
-    steps: Annotated[int | None, _option("Environment steps in all.", _SETUP, min=1)] = None,
+    steps: Annotated[int | None, _option("Environment steps of all rounds.", _SETUP, min=1)] = None,
     rounds: Annotated[
         int | None, _option("How often the reward model is renewed.", _SETUP, min=1)
     ] = None,

@@ -80,8 +80,7 @@ class PatternReward(AbstractReward):
 
     def summary(self, observation, action):
         """Each pattern's count, in all and under each action: ``[P, K, 1 + A]``."""
-        actions, dtype = self.weight.shape[1] - 1, self.weight.dtype
-        size = len(self.weight)
+        (size, columns), dtype = self.weight.shape, self.weight.dtype
 
         def blank(image):
             return jnp.zeros((*image.shape[:-3], size), jnp.int32).at[..., -1].set(1)
@@ -90,7 +89,7 @@ class PatternReward(AbstractReward):
             image, action = part
             # Rows of a buffer that still wait for a pair have no bit, and nothing to count.
             count = lax.cond(jnp.any(image != 0), patterns, blank, image).astype(dtype)
-            under = jax.nn.one_hot(action, actions, dtype=dtype)
+            under = jax.nn.one_hot(action, columns - 1, dtype=dtype)
             under = jnp.concatenate([jnp.ones_like(under[..., :1]), under], axis=-1)
             return jnp.einsum("blk,bla->bka", count, under)
 

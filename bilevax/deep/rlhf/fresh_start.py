@@ -11,9 +11,10 @@ from .base import AbstractAlgorithm, Learner, RLHFState, first_agent
 
 @eqx.filter_jit
 def unguided(buffer: PreferenceBuffer, before: Int[Array, ""], share: float) -> Bool[Array, ""]:
-    """Whether the latest answers are all "equal", and of all only less than ``share`` are not.
+    """Whether this round's answers are all "equal", as are nearly all in the buffer.
 
-    The latest are those that came after the first ``before``; there has to be one.
+    This round's are those that came after the first ``before``; there has to be one. Of all answers
+    less than ``share``, but at least one, prefer a segment.
 
     Where reward is rare, the first answer that prefers a segment also speaks for whatever else
     that segment showed. A policy that learns to do that walks segments which are all alike, and
@@ -25,10 +26,10 @@ def unguided(buffer: PreferenceBuffer, before: Int[Array, ""], share: float) -> 
     answers = buffer.pairs.answers
     known = buffer.filled & (answers.weight > 0)
     preferring = known & (answers.second != 0.5)
-    latest = buffer.serial >= before
+    this_round = buffer.serial >= before
     ever = jnp.sum(preferring)
     rare = (ever > 0) & (ever < share * jnp.sum(known))
-    return rare & jnp.any(known & latest) & ~jnp.any(preferring & latest)
+    return rare & jnp.any(known & this_round) & ~jnp.any(preferring & this_round)
 
 
 def started_again(algorithm: AbstractAlgorithm, state: RLHFState, key: Key) -> RLHFState:

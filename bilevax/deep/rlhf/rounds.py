@@ -40,6 +40,7 @@ def one_round(
             return before, {}, metrics.fault()
         seen = agreement(setup, state, keys[5])
         answers = state.fresh.answers
+        # Before the first round policies are random as they are.
         if number and setup.rare:
             again = bool(unguided(state.buffer, before.buffer.added, setup.rare))
         if again:

@@ -21,7 +21,8 @@ class Setup(eqx.Module):
         sampler: where the policy acts.
         learner: how policies learn.
         width, depth: of the policy's network.
-        steps: environment steps in all, over every policy that an algorithm trains.
+        steps: environment steps of all rounds, over every policy that an algorithm trains. The
+            first window, walked before any learning, comes on top, and is counted in a run's steps.
         rounds: how often the reward model is renewed; labels are asked for at the start of each.
         labels: how many pairs are labelled in all.
         schedule: how many labels in each round.
