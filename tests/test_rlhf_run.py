@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from small_rlhf import ALGORITHM, SETUP
+from small_rlhf import ALGORITHM, PRESET, SETUP
 
 from bilevax.deep.buffer import Pairs
 from bilevax.deep.environment import AbstractEnvironment, Spec, Step
@@ -23,6 +23,7 @@ from bilevax.deep.rlhf import DRLHF, PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
 from bilevax.deep.rlhf.base import cut, fitted, mean_reward
 from bilevax.deep.rlhf.evaluation import evaluate
+from bilevax.deep.rlhf.figures import curve_figure
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
 from bilevax.deep.rlhf.queries import choose
@@ -217,6 +218,25 @@ class Breaking(AbstractAlgorithm):
 
     def improve(self, state, key):
         return ALGORITHM.improve(state, key)
+
+
+def test_where_no_episode_ended_the_true_return_shown_is_the_last_one_known():
+    # Rounds of four steps, episodes of six: none ends in the last round.
+    fields = dict(PRESET.fields) | dict(window=1)
+    setup = dataclasses.replace(PRESET, fields=fields).setup(rounds=6, labels=4)
+    seen = []
+    run = run_rlhf(TrueReward(setup), [0], on_progress=seen.append)
+    returns = np.asarray([line["true_return"] for line in run.history])
+    steps = np.asarray([line["steps"] for line in run.history])
+    known = np.isfinite(returns)
+    assert not known[-1]
+    assert known[-2]
+    assert seen[-1].rounds == 6
+    assert seen[-1].latest[0]["true_return"] == returns[-2]
+    figure = curve_figure(run.history, "true_return", "return")
+    assert figure is not None
+    for line in figure.axes[0].lines:
+        np.testing.assert_array_equal(line.get_data(), (steps[known], returns[known]))
 
 
 def test_a_reward_model_that_is_not_finite_stops_its_seed_alone(tmp_path):

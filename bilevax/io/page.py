@@ -30,11 +30,13 @@ p { margin: .4rem 0 .8rem; max-width: 48rem; }
 .bad { background: var(--bad-bg); color: var(--bad); }
 .verdict span { color: var(--ink); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .9rem; }
+.tiles.many { grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
 .tile { padding: .9rem 1.1rem; }
 .tile small { color: var(--soft); display: block; }
 .tile strong { font-size: 1.65rem; font-weight: 650; letter-spacing: -.02em; display: block;
   font-variant-numeric: tabular-nums; line-height: 1.35; }
+.many strong { font-size: 1.35rem; white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }
 figure { margin: 0; padding: 1rem 1.1rem; }
 figure svg { width: 100%; height: auto; display: block; }

@@ -24,8 +24,9 @@ def curve_figure(
 ) -> "Figure | None":
     """A quantity against steps: every seed, their median, and the band from lowest to highest.
 
-    ``None`` where the history holds no number of that name. ``level`` is a line to compare with,
-    and what it is; ``lowest`` the lower end of the axis.
+    Lines go straight across rounds in which it is unknown, as the true return is where no episode
+    ended. ``None`` where the history holds no number of that name. ``level`` is a line to compare
+    with, and what it is; ``lowest`` the lower end of the axis.
     """
     curves = seed_curves(history, name)
     if not any(np.isfinite(values).any() for _, values in curves.values()):
@@ -33,12 +34,12 @@ def curve_figure(
     factor = 100 if percent else 1
     figure, ax = axes()
     for steps, values in curves.values():
-        ax.plot(steps, factor * values, color=OTHER, linewidth=1.0, alpha=0.6, zorder=2)
+        known = np.isfinite(values)
+        line = steps[known], factor * values[known]
+        ax.plot(*line, color=OTHER, linewidth=1.0, alpha=0.6, zorder=2)
+    steps, low, middle, high = over_seeds(curves)
     if len(curves) > 1:
-        steps, low, middle, high = over_seeds(curves)
         ax.fill_between(steps, factor * low, factor * high, color=BEST, alpha=0.15, linewidth=0)
-    else:
-        steps, middle = next(iter(curves.values()))
     marker = "o" if len(steps) == 1 else None
     ax.plot(steps, factor * middle, color=BEST, linewidth=2.2, zorder=3, marker=marker)
     if level is not None:

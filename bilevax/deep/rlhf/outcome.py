@@ -19,7 +19,8 @@ class RLHFProgress:
     """Where a run stands, for a progress display.
 
     Attributes:
-        latest: each seed's last history line, ``None`` before its first.
+        latest: each seed's last history line, ``None`` before its first. Where no episode ended
+            in that round, ``true_return`` is that of the last round in which one did.
         rounds: rounds done, over all seeds.
         max_rounds: rounds in all, over all seeds.
         seconds: since the run began, earlier sessions of a resumed run counted in.

@@ -119,8 +119,7 @@ def _tiles(result, settings, history) -> str:
         if asks and result is not None
         else ""
     )
-    narrow = "grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr))"
-    return f'<div class="tiles" style="{narrow}">{"".join(parts)}</div>{words}'
+    return f'<div class="tiles many">{"".join(parts)}</div>{words}'
 
 
 def _clips(folder, settings) -> str:
@@ -193,8 +192,7 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
             curve_figure(history, "labels", "labels so far", lowest=0.0)
             if any(line["labels"] for line in history)
             else None,
-            "<b>Labels.</b> How many pairs had been answered. Most are asked early, when they "
-            "teach the most.",
+            "<b>Labels.</b> How many pairs had been answered.",
         ),
         (
             curve_figure(history, "penalty", "penalty")

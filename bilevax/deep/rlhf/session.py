@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -51,7 +52,9 @@ class Session:
         with jax.enable_x64(False):
             self._start(resume)
         self.began = time.perf_counter() - self.earlier
-        self.latest = {line["seed"]: line for line in self.history}
+        self.latest: dict[int, dict[str, Any]] = {}
+        for line in self.history:
+            self._note(line)
         self.speed = None
 
     def _start(self, resume):
@@ -125,7 +128,7 @@ class Session:
         line["seconds"] = round(time.perf_counter() - self.began, 3)
         with self.lock:
             self.states[seed] = state
-            self.latest[seed] = line
+            self._note(line)
             self.history.append(line)
             self.speed = self.speed or (time.perf_counter(), self._steps())
             if self.file is not None:
@@ -134,6 +137,13 @@ class Session:
         if seed in self.writers:
             _write_scalars(self.writers[seed], line)
         return ""
+
+    def _note(self, line: dict[str, Any]) -> None:
+        """Keeps a seed's last line; where no episode ended, with the true return from before."""
+        before = self.latest.get(line["seed"], line)
+        if not np.isfinite(line["true_return"]):
+            line = line | {"true_return": before["true_return"]}
+        self.latest[line["seed"]] = line
 
     def _restarts(self, number):
         """Whether environments outside JAX start anew before this round."""
