@@ -224,7 +224,8 @@ def _strips(summaries: Sequence[Summary], rows: Sequence[dict[str, Any]], suite:
             continue
         svg = common.inline(common.to_svg(case_figure(drawn, own[0].reference)))
         parts.append(
-            f'<figure class="card"><figcaption><b>{text(case)}</b></figcaption>{svg}</figure>'
+            f'<figure class="card narrow"><figcaption><b>{text(case)}</b></figcaption>{svg}'
+            "</figure>"
         )
     line = " The dashed line is the reference, where there is one." if suite.references else ""
     return (
