@@ -107,3 +107,13 @@ def test_short_runs_are_points_of_the_curves_and_failed_ones_are_lost(own):
     some = [row | {"error": "no"} if row["seed"] else row for row in rows]
     ((_, short),) = curves(some, find_suite(own.suite)).values()
     assert np.isinf(short).all()
+
+
+def test_where_a_curve_is_unknown_its_last_known_value_stands():
+    first = [(1, 0.1, None), (2, 0.2, 4.0), (3, 0.3, None), (4, 0.4, 5.0)]
+    second = [(1, 0.1, None), (2, 0.2, None), (3, 0.3, 3.0), (4, 0.4, None)]
+    both = [row(i, i, 0, c[-1][2] or 3.0) | dict(curve=c) for i, c in enumerate((first, second))]
+    ((seconds, short),) = curves(both, SUITE).values()
+    np.testing.assert_allclose(seconds, [0.1, 0.2, 0.3, 0.4])
+    # Short of 5: 4 alone, then 4 and 3, then 5 and 3.
+    np.testing.assert_allclose(short, [np.inf, 0.2, 0.3, 0.2])

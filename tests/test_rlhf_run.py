@@ -235,8 +235,27 @@ def test_where_no_episode_ended_the_true_return_shown_is_the_last_one_known():
     assert seen[-1].latest[0]["true_return"] == returns[-2]
     figure = curve_figure(run.history, "true_return", "return")
     assert figure is not None
-    for line in figure.axes[0].lines:
-        np.testing.assert_array_equal(line.get_data(), (steps[known], returns[known]))
+    x, y = np.asarray(figure.axes[0].lines[-1].get_data())
+    np.testing.assert_allclose(y, np.interp(x, steps[known], returns[known]))
+    assert np.isin(steps[known], x).all()
+
+
+def test_lines_of_seeds_with_gaps_stay_within_the_band():
+    values = {0: [1.0, math.nan, 3.0, 4.0], 1: [5.0, 2.0, math.nan, 0.0]}
+    history = [
+        dict(seed=seed, round=k, steps=10 * k, true_return=value)
+        for seed, line in values.items()
+        for k, value in enumerate(line)
+    ]
+    figure = curve_figure(history, "true_return", "return")
+    assert figure is not None
+    (band,) = figure.axes[0].collections
+    corners = np.asarray(band.get_paths()[0].vertices)
+    lines = [np.asarray(line.get_data()) for line in figure.axes[0].lines]
+    for x, y in np.concatenate(lines, axis=1).T:
+        edges = corners[corners[:, 0] == x, 1]
+        assert edges.min() <= y <= edges.max()
+    np.testing.assert_allclose(lines[-1][1], [3.0, 2.0, 2.0, 2.0])
 
 
 def test_a_reward_model_that_is_not_finite_stops_its_seed_alone(tmp_path):

@@ -192,8 +192,10 @@ def curves(rows: Rows, suite: Suite, *, axis: int = 1) -> dict[str, tuple[np.nda
     """By method, the median CPU seconds and the median shortfall at each share of the budget.
 
     Over all cases, seeds and starts; a failed run stays infinitely far from the best. Curves of
-    several lengths are read at the same shares of each. With ``axis=0`` steps are in the place of
-    seconds; in learning from preferences they are environment steps.
+    several lengths are read at the same shares of each. Where a value is unknown, as where no
+    episode ended in a round, the last one known stands for it; before the first one a run has no
+    part in the median. With ``axis=0`` steps are in the place of seconds; in learning from
+    preferences they are environment steps.
     """
     best = best_known(rows, suite)
     result = {}
@@ -205,14 +207,25 @@ def curves(rows: Rows, suite: Suite, *, axis: int = 1) -> dict[str, tuple[np.nda
             continue
         lost = [math.inf] * sum(row["error"] is not None for row in own)
         goals = [best[row["case"]] for row in good]
+        filled = [_filled(row["curve"]) for row in good]
         along, short = [], []
         for i in range(count):
-            points = [_at(row["curve"], i, count) for row in good]
+            points = [_at(curve, i, count) for curve in filled]
             along.append(np.median([point[axis] for point in points]))
-            each = [shortfall(p[2], goal) for p, goal in zip(points, goals, strict=True)]
-            short.append(np.median(each + lost))
+            pairs = zip(points, goals, strict=True)
+            each = [shortfall(p[2], goal) for p, goal in pairs if p[2] is not None]
+            short.append(np.median(each + lost) if each else math.inf)
         result[method] = (np.asarray(along), np.asarray(short))
     return result
+
+
+def _filled(curve: list[Any]) -> list[Any]:
+    """The curve with the last known value where one is unknown."""
+    filled, known = [], None
+    for *spent, value in curve:
+        known = known if value is None else value
+        filled.append((*spent, known))
+    return filled
 
 
 def _at(curve: list[Any], i: int, count: int) -> Any:

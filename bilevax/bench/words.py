@@ -69,7 +69,8 @@ LEARNED = Words(
     curve="the mean true return of the episodes that ended in each round of each run",
     fast="The median distance of the true return from the best value known, after each round, "
     "against the environment steps until then. Lower and further left is better. Returns are of "
-    "the episodes that ended in the round, while the policy learned; some rounds have none.",
+    "the episodes that ended in the round, while the policy learned; where none did, of the last "
+    "round with one.",
     axis=(0, "environment steps of a run"),
     environment_steps="transitions that a run took, over every policy that it trained",
     seconds="compilation and the final evaluation are left out",

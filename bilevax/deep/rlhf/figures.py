@@ -24,19 +24,17 @@ def curve_figure(
 ) -> "Figure | None":
     """A quantity against steps: every seed, their median, and the band from lowest to highest.
 
-    Lines go straight across rounds in which it is unknown, as the true return is where no episode
-    ended. ``None`` where the history holds no number of that name. ``level`` is a line to compare
-    with, and what it is; ``lowest`` the lower end of the axis.
+    Each seed's line goes straight across rounds in which it is unknown, as the true return is where
+    no episode ended. ``None`` where the history holds no number of that name. ``level`` is a line
+    to compare with, and what it is; ``lowest`` the lower end of the axis.
     """
-    curves = seed_curves(history, name)
+    curves = {seed: _joined(*curve) for seed, curve in seed_curves(history, name).items()}
     if not any(np.isfinite(values).any() for _, values in curves.values()):
         return None
     factor = 100 if percent else 1
     figure, ax = axes()
     for steps, values in curves.values():
-        known = np.isfinite(values)
-        line = steps[known], factor * values[known]
-        ax.plot(*line, color=OTHER, linewidth=1.0, alpha=0.6, zorder=2)
+        ax.plot(steps, factor * values, color=OTHER, linewidth=1.0, alpha=0.6, zorder=2)
     steps, low, middle, high = over_seeds(curves)
     if len(curves) > 1:
         ax.fill_between(steps, factor * low, factor * high, color=BEST, alpha=0.15, linewidth=0)
@@ -97,6 +95,15 @@ def seed_curves(history: History, name: str) -> dict[int, tuple[np.ndarray, np.n
     }
     column = lambda rows, key: np.asarray([row.get(key, np.nan) for row in rows], float)
     return {seed: (column(rows, "steps"), column(rows, name)) for seed, rows in lines.items()}
+
+
+def _joined(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with straight lines from one known value to the next."""
+    known = np.isfinite(values)
+    if not known.any():
+        return steps, values
+    line = np.interp(steps, steps[known], values[known], left=np.nan, right=np.nan)
+    return steps, line
 
 
 def over_seeds(curves) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -157,11 +157,13 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
         if again
         else ""
     )
+    gaps = any(not np.isfinite(line["true_return"]) for line in history)
+    across = " Straight lines cross the rounds in which none ended." if gaps else ""
     panels = [
         (
             curve_figure(history, "true_return", "true return of an episode"),
             f"<b>True return.</b> {how}Episodes that ended in each round, under the environment's "
-            "own reward.",
+            f"own reward.{across}",
         ),
         (
             curve_figure(
