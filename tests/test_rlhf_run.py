@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from small_rlhf import ALGORITHM, PRESET, SETUP
+from small_rlhf import ALGORITHM, SETUP
 
 from bilevax.deep.buffer import Pairs
 from bilevax.deep.environment import AbstractEnvironment, Spec, Step
@@ -23,7 +23,6 @@ from bilevax.deep.rlhf import DRLHF, PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
 from bilevax.deep.rlhf.base import cut, fitted, mean_reward
 from bilevax.deep.rlhf.evaluation import evaluate
-from bilevax.deep.rlhf.figures import curve_figure
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
 from bilevax.deep.rlhf.queries import choose
@@ -218,44 +217,6 @@ class Breaking(AbstractAlgorithm):
 
     def improve(self, state, key):
         return ALGORITHM.improve(state, key)
-
-
-def test_where_no_episode_ended_the_true_return_shown_is_the_last_one_known():
-    # Rounds of four steps, episodes of six: none ends in the last round.
-    fields = dict(PRESET.fields) | dict(window=1)
-    setup = dataclasses.replace(PRESET, fields=fields).setup(rounds=6, labels=4)
-    seen = []
-    run = run_rlhf(TrueReward(setup), [0], on_progress=seen.append)
-    returns = np.asarray([line["true_return"] for line in run.history])
-    steps = np.asarray([line["steps"] for line in run.history])
-    known = np.isfinite(returns)
-    assert not known[-1]
-    assert known[-2]
-    assert seen[-1].rounds == 6
-    assert seen[-1].latest[0]["true_return"] == returns[-2]
-    figure = curve_figure(run.history, "true_return", "return")
-    assert figure is not None
-    x, y = np.asarray(figure.axes[0].lines[-1].get_data())
-    np.testing.assert_allclose(y, np.interp(x, steps[known], returns[known]))
-    assert np.isin(steps[known], x).all()
-
-
-def test_lines_of_seeds_with_gaps_stay_within_the_band():
-    values = {0: [1.0, math.nan, 3.0, 4.0], 1: [5.0, 2.0, math.nan, 0.0]}
-    history = [
-        dict(seed=seed, round=k, steps=10 * k, true_return=value)
-        for seed, line in values.items()
-        for k, value in enumerate(line)
-    ]
-    figure = curve_figure(history, "true_return", "return")
-    assert figure is not None
-    (band,) = figure.axes[0].collections
-    corners = np.asarray(band.get_paths()[0].vertices)
-    lines = [np.asarray(line.get_data()) for line in figure.axes[0].lines]
-    for x, y in np.concatenate(lines, axis=1).T:
-        edges = corners[corners[:, 0] == x, 1]
-        assert edges.min() <= y <= edges.max()
-    np.testing.assert_allclose(lines[-1][1], [3.0, 2.0, 2.0, 2.0])
 
 
 def test_a_reward_model_that_is_not_finite_stops_its_seed_alone(tmp_path):

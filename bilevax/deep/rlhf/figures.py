@@ -28,7 +28,7 @@ def curve_figure(
     no episode ended. ``None`` where the history holds no number of that name. ``level`` is a line
     to compare with, and what it is; ``lowest`` the lower end of the axis.
     """
-    curves = {seed: _joined(*curve) for seed, curve in seed_curves(history, name).items()}
+    curves = seed_curves(history, name)
     if not any(np.isfinite(values).any() for _, values in curves.values()):
         return None
     factor = 100 if percent else 1
@@ -87,23 +87,14 @@ def scatter_figure(predicted: np.ndarray, true: np.ndarray) -> "Figure":
 
 
 def seed_curves(history: History, name: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of each seed, in order."""
+    """Steps and values of each seed, in order; straight lines join the known values."""
     seeds = sorted({line["seed"] for line in history})
     lines = {
         seed: sorted((z for z in history if z["seed"] == seed), key=lambda z: z["round"])
         for seed in seeds
     }
     column = lambda rows, key: np.asarray([row.get(key, np.nan) for row in rows], float)
-    return {seed: (column(rows, "steps"), column(rows, name)) for seed, rows in lines.items()}
-
-
-def _joined(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve with straight lines from one known value to the next."""
-    known = np.isfinite(values)
-    if not known.any():
-        return steps, values
-    line = np.interp(steps, steps[known], values[known], left=np.nan, right=np.nan)
-    return steps, line
+    return {seed: _joined(column(z, "steps"), column(z, name)) for seed, z in lines.items()}
 
 
 def over_seeds(curves) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -119,6 +110,14 @@ def over_seeds(curves) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     known = np.isfinite(values).any(axis=0)
     steps, values = np.nanmean(steps[:, known], axis=0), values[:, known]
     return steps, np.nanmin(values, 0), np.nanmedian(values, 0), np.nanmax(values, 0)
+
+
+def _joined(steps, values):
+    known = np.isfinite(values)
+    if not known.any():
+        return steps, values
+    line = np.interp(steps, steps[known], values[known], left=np.nan, right=np.nan)
+    return steps, line
 
 
 def _count(value: float) -> str:

@@ -140,8 +140,8 @@ class Session:
 
     def _note(self, line: dict[str, Any]) -> None:
         """Keeps a seed's last line; where no episode ended, with the true return from before."""
-        before = self.latest.get(line["seed"], line)
         if not np.isfinite(line["true_return"]):
+            before = self.latest.get(line["seed"], line)
             line = line | {"true_return": before["true_return"]}
         self.latest[line["seed"]] = line
 
