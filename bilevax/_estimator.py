@@ -11,9 +11,10 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ._gap import Gap
-from ._hypergradient import AbstractAdjoint, Rollouts
+from ._hypergradient import AbstractAdjoint
 from ._oracle import AbstractOracle
 from ._penalty import AbstractPenalty
+from ._rollouts import Rollouts, VisitAverages
 from ._types import Array, Bool, Float, Key, PyTree, Scalar
 
 
@@ -125,27 +126,20 @@ class AbstractEstimator(eqx.Module):
         """F(x) = f(x, pi*_x) alone, pi*_x, and the memory renewed; tau may be 0."""
 
     @abc.abstractmethod
-    def response_gradient(
-        self, x: PyTree, memory: PyTree, key: Key, *, rollouts: Rollouts | None = None
-    ) -> tuple[Terms, tuple[PyTree, PyTree], PyTree]:
-        """The gradient of f in (x, policy) at the responses kept in ``memory``, and those.
-
-        It is exact, or estimated from ``rollouts``.
-        """
-
-    @abc.abstractmethod
-    def response_pullback(
+    def response_hypergradient(
         self,
         x: PyTree,
         memory: PyTree,
-        in_policy: PyTree,
-        adjoint: AbstractAdjoint,
         measure: PyTree,
         key: Key,
-    ) -> tuple[PyTree, PyTree]:
-        """<in_policy, d pi*/dx> at the responses kept, and the adjoint's measure renewed.
+        *,
+        rollouts: Rollouts | VisitAverages | None,
+        adjoint: AbstractAdjoint,
+    ) -> tuple[Terms, PyTree, PyTree, PyTree]:
+        """f, its gradient through the responses kept, those, and the adjoint's measure renewed.
 
-        With ``response_gradient`` it makes the hypergradient (``_hypergradient``).
+        f's own gradient in (x, policy) is exact, or estimated from ``rollouts``; the derivative of
+        the responses is the adjoint's. ``VisitAverages`` give both, and leave the adjoint aside.
         """
 
     @abc.abstractmethod

@@ -24,17 +24,14 @@ from ._estimator import AbstractEstimator, Certificate, Curvature, Terms
 from ._evaluation import Evaluation, evaluate
 from ._game import ZeroSumGame
 from ._gap import best_responses, duality_gap
-from ._hypergradient import (
-    check_followers,
-    sampled_gradient,
-    upper_reward_of,
-)
+from ._hypergradient import check_followers
 from ._linear import improved, solves_densely
 from ._mdp import MDP, per_context
 from ._oracle import Response, cold_start, respond, track
 from ._penalty import AbstractPenalty, BellmanPenalty, is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
+from ._rollouts import VisitAverages, sampled_gradient, upper_reward_of
 from ._types import Array, PyTree, Scalar
 from ._unroll import learned_policy
 
@@ -139,24 +136,26 @@ class Exact(AbstractEstimator):
         terms = Terms(upper, jnp.zeros_like(upper), converged, None)
         return terms, policy, Memory(responses, _inverses(evaluations), equilibria)
 
-    def response_gradient(self, x, memory, key, *, rollouts=None):
+    def response_hypergradient(self, x, memory, measure, key, *, rollouts=None, adjoint):
         check_followers(self._lower(x))
         policy = over_players(lambda _, r: r.policy, self._lower(x), memory.responses)
+        for_upper, for_adjoint = jax.random.split(key)
+        if isinstance(rollouts, VisitAverages):
+            reward = upper_reward_of(self.problem)
+            found = rollouts.hypergradient(self._lower, reward, x, memory.responses, for_upper)
+            upper, gradient = found
+            return _unpenalised(upper, memory), gradient, policy, measure
         if rollouts is not None:
             reward = upper_reward_of(self.problem)
-            upper, gradient = sampled_gradient(self._lower, reward, x, policy, rollouts, key)
-            return _unpenalised(upper, memory), gradient, policy
-
-        def objective(point):
-            x, policy = point
-            _, evaluations = _evaluate(self._lower(x), policy, memory.inverses)
-            return self.problem.upper(x, policy, evaluations)
-
-        upper, gradient = jax.value_and_grad(objective)((x, policy))
-        return _unpenalised(upper, memory), gradient, policy
-
-    def response_pullback(self, x, memory, in_policy, adjoint, measure, key):
-        return adjoint(self._lower, x, memory.responses, in_policy, measure, key)
+            upper, parts = sampled_gradient(self._lower, reward, x, policy, rollouts, for_upper)
+        else:
+            upper, parts = self._upper_gradient(x, policy, memory)
+        direct, in_policy = parts
+        indirect, measure = adjoint(
+            self._lower, x, memory.responses, in_policy, measure, for_adjoint
+        )
+        gradient = jax.tree.map(jnp.add, direct, indirect)
+        return _unpenalised(upper, memory), gradient, policy, measure
 
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
         def objective(x):
@@ -202,6 +201,14 @@ class Exact(AbstractEstimator):
             return lower
         cooled = lambda level: eqx.tree_at(lambda m: m.tau, level, self.temperature * level.tau)
         return tuple(map(cooled, lower)) if isinstance(lower, tuple) else cooled(lower)
+
+    def _upper_gradient(self, x, policy, memory):
+        def objective(point):
+            x, policy = point
+            _, evaluations = _evaluate(self._lower(x), policy, memory.inverses)
+            return self.problem.upper(x, policy, evaluations)
+
+        return jax.value_and_grad(objective)((x, policy))
 
 
 def _kept(memory):

@@ -11,13 +11,14 @@ import pytest
 from games import random_game
 
 import bilevax as bx
-from bilevax import _hypergradient as hypergradient
+from bilevax import _rollouts as rollouts
 from bilevax.methods import (
     METHODS,
     ActorCritic,
     AdjointSweeps,
     Request,
     Rollouts,
+    VisitAverages,
     ZeroOrder,
     amd,
     bc_hg,
@@ -259,9 +260,10 @@ def test_adaptive_model_design_is_clipped_descent_on_the_hypergradient():
         (1, hpgd(WHOLE, rollouts=Rollouts(5, 7)), 5 * 7),
         (1, hpgd(WHOLE, rollouts=None, advantage=Rollouts(3, 11)), 3 * 11),
         (1, sobirl(WHOLE, rollouts=Rollouts(5, 7), derivatives=Rollouts(3, 11)), 5 * 7 + 3 * 11),
+        (1, hpgd(WHOLE, rollouts=VisitAverages(5, 7)), 5 * 7),
         (0, bx.Annealed(hpgd(WHOLE, rollouts=Rollouts(5, 7)), 2.0, 5), 5 * 7),
     ],
-    ids=("leader's", "adjoint's", "both", "ending"),
+    ids=("leader's", "adjoint's", "both", "averages", "ending"),
 )
 def test_a_step_draws_the_transitions_that_its_solver_says(which, solver, most, monkeypatch):
     counts = []
@@ -271,8 +273,8 @@ def test_a_step_draws_the_transitions_that_its_solver_says(which, solver, most, 
         jax.debug.callback(lambda n: counts.append(int(n)), jnp.sum(seen.weight > 0))
         return seen
 
-    rollout = hypergradient.rollout
-    monkeypatch.setattr(hypergradient, "rollout", counting)
+    rollout = rollouts.rollout
+    monkeypatch.setattr(rollouts, "rollout", counting)
     problem, x = PROBLEMS[which]
     estimator = bx.Exact(problem)
     step = jax.jit(lambda x: solver.step(estimator, solver.init(estimator, x, None, KEY)).x)
@@ -348,6 +350,11 @@ def test_methods_of_one_follower_refuse_what_they_cannot_answer(name):
         (lambda: refusal("actor-critic", bimatrix(tau=0.0)), "actor-critic: tau is 0; give a pos"),
         (lambda: refusal("amd", bimatrix(tau=0.0)), "tau is 0, where the best response has no"),
         (lambda: Rollouts(0), "Rollouts: episodes is 0"),
+        (lambda: VisitAverages(4, 0), "VisitAverages: steps is 0"),
+        (
+            lambda: hpgd(rollouts=VisitAverages(), advantage=Rollouts()),
+            "advantage is a Rollouts; leave advantage out",
+        ),
         (lambda: AdjointSweeps(0), "AdjointSweeps: sweeps is 0"),
         (lambda: m_sobirl(backups=0), "ThroughResponse: backups is 0"),
         (lambda: sobirl(backups=0), "ThroughResponse: backups is 0"),

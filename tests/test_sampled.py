@@ -308,10 +308,7 @@ class Recorder(bx.AbstractEstimator):
     def best_response_value(self, oracle, x, memory, key):
         raise NotImplementedError
 
-    def response_gradient(self, x, memory, key, *, rollouts=None):
-        raise NotImplementedError
-
-    def response_pullback(self, x, memory, in_policy, adjoint, measure, key):
+    def response_hypergradient(self, x, memory, measure, key, *, rollouts=None, adjoint):
         raise NotImplementedError
 
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from .._hypergradient import AdjointSweeps as AdjointSweeps
 from .._hypergradient import ExactAdjoint as ExactAdjoint
-from .._hypergradient import Rollouts as Rollouts
+from .._rollouts import Rollouts as Rollouts
+from .._rollouts import VisitAverages as VisitAverages
 from .._solver.base import AbstractSolver
 from . import (
     _actor_critic,

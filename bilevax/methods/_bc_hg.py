@@ -2,8 +2,9 @@
 
 import optax
 
-from .._hypergradient import AbstractAdjoint, ExactAdjoint, Rollouts
+from .._hypergradient import AbstractAdjoint, ExactAdjoint
 from .._oracle import AbstractOracle, PolicyIteration
+from .._rollouts import Rollouts
 from .._solver.base import AbstractSolver
 from ._method import Method, Request, adam
 from ._through_response import ThroughResponse

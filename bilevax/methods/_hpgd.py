@@ -2,8 +2,9 @@
 
 import optax
 
-from .._hypergradient import AbstractAdjoint, ExactAdjoint, Rollouts
+from .._hypergradient import AbstractAdjoint, ExactAdjoint
 from .._oracle import AbstractOracle, PolicyIteration
+from .._rollouts import Rollouts, VisitAverages
 from .._solver.base import AbstractSolver
 from ._method import Method, Request, adam, length, returns, settling_adam
 from ._through_response import ThroughResponse
@@ -12,8 +13,8 @@ from ._through_response import ThroughResponse
 def hpgd(
     optimizer: optax.GradientTransformation = adam(),
     *,
-    rollouts: Rollouts | None = Rollouts(),
-    advantage: AbstractAdjoint = ExactAdjoint(),
+    rollouts: Rollouts | VisitAverages | None = Rollouts(),
+    advantage: AbstractAdjoint | None = None,
     oracle: AbstractOracle = PolicyIteration(),
 ) -> ThroughResponse:
     """Descends F(x) by an estimate of its gradient from episodes of the answering follower.
@@ -27,12 +28,20 @@ def hpgd(
     Arguments:
         optimizer: any optax optimiser of x.
         rollouts: the leader's episodes; ``None`` takes d_x f and the weights exactly, as where f is
-            no expected return.
+            no expected return; ``VisitAverages()`` take d_x A* from the same episodes, and both
+            advantages as averages over visits, as in the published experiments.
         advantage: how d_x A* is found: ``ExactAdjoint()`` from the follower's model (the oracle
-            variant), or ``Rollouts()``, a Monte-Carlo estimate from episodes of their own.
+            variant, and the default), or ``Rollouts()``, a Monte-Carlo estimate from episodes of
+            their own.
         oracle: answers for the follower.
     """
-    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=advantage)
+    if isinstance(rollouts, VisitAverages) and advantage is not None:
+        raise ValueError(
+            f"hpgd: rollouts are VisitAverages, which give the advantage's derivative too, and "
+            f"advantage is a {type(advantage).__name__}; leave advantage out."
+        )
+    adjoint = ExactAdjoint() if advantage is None else advantage
+    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=adjoint)
 
 
 def _build(request: Request) -> AbstractSolver:

@@ -2,8 +2,9 @@
 
 import optax
 
-from .._hypergradient import AdjointSweeps, Rollouts
+from .._hypergradient import AdjointSweeps
 from .._oracle import AbstractOracle, ValueIteration
+from .._rollouts import Rollouts
 from .._solver.base import AbstractSolver
 from ._method import Method, Request, adam
 from ._through_response import ThroughResponse

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .._hypergradient import AbstractAdjoint, ExactAdjoint, Rollouts
+from .._hypergradient import AbstractAdjoint, ExactAdjoint
 from .._oracle import AbstractOracle, PolicyIteration
+from .._rollouts import Rollouts, VisitAverages
 from .._solver.base import (
     AbstractSolver,
     first_policy,
@@ -29,13 +30,13 @@ class ThroughResponse(AbstractSolver):
         oracle: answers for the follower.
         backups: steps of the oracle per step of x, which track the answer; ``None`` solves for it.
         rollouts: the episodes that f's own gradient comes from; ``None`` takes it exactly.
-        adjoint: how the derivative of the answer is found.
+        adjoint: how the derivative of the answer is found; ``VisitAverages`` give that as well.
     """
 
     optimizer: optax.GradientTransformation = eqx.field(default=optax.adam(0.05))
     oracle: AbstractOracle = PolicyIteration()
     backups: int | None = None
-    rollouts: Rollouts | None = None
+    rollouts: Rollouts | VisitAverages | None = None
     adjoint: AbstractAdjoint = ExactAdjoint()
 
     def __check_init__(self):
@@ -51,14 +52,14 @@ class ThroughResponse(AbstractSolver):
     def step(self, estimator, state):
         optimizer_state, measure = state.update
         memory = self._answered(estimator, state)
-        for_upper, for_adjoint = jax.random.split(jax.random.fold_in(step_key(state), 1))
-        terms, (direct, in_policy), policy = estimator.response_gradient(
-            state.x, memory, for_upper, rollouts=self.rollouts
+        terms, in_x, policy, measure = estimator.response_hypergradient(
+            state.x,
+            memory,
+            measure,
+            jax.random.fold_in(step_key(state), 1),
+            rollouts=self.rollouts,
+            adjoint=self.adjoint,
         )
-        indirect, measure = estimator.response_pullback(
-            state.x, memory, in_policy, self.adjoint, measure, for_adjoint
-        )
-        in_x = jax.tree.map(jnp.add, direct, indirect)
         x, optimizer_state, norm = move_x(estimator, self.optimizer, state.x, in_x, optimizer_state)
         return next_state(
             state,
@@ -72,17 +73,23 @@ class ThroughResponse(AbstractSolver):
     @property
     def environment_steps(self):
         # The leader's episodes and the adjoint's. An episode that ends by itself is shorter.
-        sampled = [part for part in (self.rollouts, self.adjoint) if isinstance(part, Rollouts)]
-        return sum(part.environment_steps for part in sampled) if sampled else None
+        return sum(part.environment_steps for part in self._sampled) if self._sampled else None
 
     def settled(self, state):
         # A sampled gradient may be small by chance.
-        return jnp.asarray(self.rollouts is None and not isinstance(self.adjoint, Rollouts))
+        return jnp.asarray(not self._sampled)
 
     def answer(self, estimator, state):
         # The state's own policy answers the x before the last move.
         found = estimator.best_response_value(self.oracle, state.x, state.memory, step_key(state))
         return state.x, found[1]
+
+    @property
+    def _sampled(self):
+        """The episodes of a step."""
+        if isinstance(self.rollouts, VisitAverages):
+            return [self.rollouts]
+        return [part for part in (self.rollouts, self.adjoint) if isinstance(part, Rollouts)]
 
     def _answered(self, estimator, state):
         """The memory with the follower's answer to the state's x, solved for or tracked."""

@@ -187,11 +187,8 @@ class Sampled(AbstractEstimator):
     def best_response_value(self, oracle, x, memory, key):
         _refuse("F(x) = f(x, pi*_x)")
 
-    def response_gradient(self, x, memory, key, *, rollouts=None):
-        _refuse("the gradient at the exact best response")
-
-    def response_pullback(self, x, memory, in_policy, adjoint, measure, key):
-        _refuse("the derivative of the best response")
+    def response_hypergradient(self, x, memory, measure, key, *, rollouts=None, adjoint):
+        _refuse("the gradient through the exact best response")
 
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):
         _refuse("a gradient through the follower's learning")
