@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 
 import bilevax as bx
+from bilevax.methods import Request, build_solver
 from bilevax.problems import ZooProblem
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,6 +57,12 @@ def annealed_implicit(zoo: ZooProblem, starts) -> tuple[list, float, float]:
     return run(zoo, zoo.annealed(bx.ImplicitGradient(), zoo.steps), starts, zoo.steps)
 
 
+def hpgd(zoo: ZooProblem, starts) -> tuple[list, float, float]:
+    """HPGD as the command line builds it: the leader learns from episodes; as many steps."""
+    solver = build_solver("hpgd", Request(zoo, starts[0]))
+    return run(zoo, solver, starts, zoo.steps)
+
+
 def independent(zoo: ZooProblem, starts) -> tuple[list, float, float]:
     """Independent gradients with Adam, as many steps."""
     return run(zoo, bx.IndependentGradient(), starts, zoo.steps)
@@ -73,11 +80,12 @@ def run(zoo, solver, starts, steps, tol=0.0) -> tuple[list, float, float]:
     """
     wall, cpu = time.perf_counter(), time.process_time()
 
-    def one(x0):
-        return jax.block_until_ready(bx.solve(zoo.problem, solver, x0, max_steps=steps, tol=tol))
+    def one(x0, key):
+        solution = bx.solve(zoo.problem, solver, x0, max_steps=steps, tol=tol, key=key)
+        return jax.block_until_ready(solution)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        solutions = list(pool.map(one, starts))
+        solutions = list(pool.map(one, starts, map(jax.random.key, range(len(starts)))))
     return solutions, time.perf_counter() - wall, time.process_time() - cpu
 
 

@@ -119,9 +119,9 @@ def hpgd_clipped(seeds: int) -> Fact:
 
 
 def hpgd_averages(seeds: int) -> Fact:
-    """As in the published experiment, but that its episodes have the planner's kernel."""
+    """After the published experiment; its episodes have the planner's kernel."""
     zoo = four_rooms(tau=0.001, beta=1.0)
-    solver = methods.hpgd(CLIPPED, rollouts=VisitAverages(256, 200))
+    solver = methods.hpgd(CLIPPED, rollouts=VisitAverages())
     return hpgd(zoo, "HPGD, averages over visits", solver, seeds)
 
 

@@ -3,10 +3,11 @@
 python benchmarks/tax.py [--taus .1 .2 .3] [--starts 4] [--assets 41] [--reference]
 
 Every method starts from the same rates: .3 for all (as published), near that, and uniform in the
-box. F is the government's discounted return at the consumers' exact best response (larger is
-better). A second table is about the best rates found: F there, on a grid twice as fine, and with
-the income tax alone; what consumers then work and spend. With --reference the best values become
-those to reach in `bilevax bench tax`.
+box, and all have the exact model; HPGD takes the government's own part of the gradient from
+episodes of the consumers. F is the government's discounted return at the consumers' exact best
+response (larger is better). A second table is about the best rates found: F there, on a grid twice
+as fine, and with the income tax alone; what consumers then work and spend. With --reference the
+best values become those to reach in `bilevax bench tax`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from methods import implicit, pbrl, row, save
+from methods import hpgd, implicit, pbrl, row, save
 
 import bilevax as bx
 from bilevax.bench.plan import Arguments, Budget, plan
@@ -52,7 +53,7 @@ def compare(taus: list[float], count: int, assets: int):
     for tau in taus:
         zoo = tax(assets=assets, tau=tau)
         starts = zoo.starts(jax.random.key(0), count)
-        for name, method in (("PBRL", pbrl), ("implicit", implicit)):
+        for name, method in (("PBRL", pbrl), ("implicit", implicit), ("HPGD", hpgd)):
             outcome = method(zoo, starts)
             line = row(zoo, f"tau {tau:g}", name, outcome)
             best = min(outcome[0], key=lambda solution: float(solution.best_response_value))

@@ -14,8 +14,9 @@ from ._gap import Gap
 from ._hypergradient import AbstractAdjoint
 from ._oracle import AbstractOracle
 from ._penalty import AbstractPenalty
-from ._rollouts import Rollouts, VisitAverages
+from ._rollouts import Rollouts
 from ._types import Array, Bool, Float, Key, PyTree, Scalar
+from ._visit_averages import VisitAverages
 
 
 class Terms(eqx.Module):

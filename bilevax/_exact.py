@@ -31,9 +31,10 @@ from ._oracle import Response, cold_start, respond, track
 from ._penalty import AbstractPenalty, BellmanPenalty, is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
-from ._rollouts import VisitAverages, sampled_gradient, upper_reward_of
+from ._rollouts import sampled_gradient, upper_reward_of
 from ._types import Array, PyTree, Scalar
 from ._unroll import learned_policy
+from ._visit_averages import VisitAverages
 
 
 class Memory(eqx.Module):
@@ -136,14 +137,15 @@ class Exact(AbstractEstimator):
         terms = Terms(upper, jnp.zeros_like(upper), converged, None)
         return terms, policy, Memory(responses, _inverses(evaluations), equilibria)
 
-    def response_hypergradient(self, x, memory, measure, key, *, rollouts=None, adjoint):
+    def response_hypergradient(self, x, memory, measure, key, *, rollouts, adjoint):
         check_followers(self._lower(x))
         policy = over_players(lambda _, r: r.policy, self._lower(x), memory.responses)
         for_upper, for_adjoint = jax.random.split(key)
         if isinstance(rollouts, VisitAverages):
             reward = upper_reward_of(self.problem)
-            found = rollouts.hypergradient(self._lower, reward, x, memory.responses, for_upper)
-            upper, gradient = found
+            upper, gradient = rollouts.hypergradient(
+                self._lower, reward, x, memory.responses, for_upper
+            )
             return _unpenalised(upper, memory), gradient, policy, measure
         if rollouts is not None:
             reward = upper_reward_of(self.problem)

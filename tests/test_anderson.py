@@ -34,6 +34,7 @@ def test_on_a_quadratic_it_ends_after_as_many_steps_as_there_are_variables():
     assert descent.stats["steps"] > 1000
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_those_of_the_mixing_formula():
     x, image = [np.zeros(4)], []
     for _ in range(3):

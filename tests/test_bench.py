@@ -198,6 +198,7 @@ def test_a_run_that_cannot_come_closer_or_failed_is_not_repeated():
     assert within_budget(other, run)["attempts"] == 1 and share_spent(run(other), other) is None
 
 
+@pytest.mark.slow
 def test_a_method_whose_steps_get_dearer_is_run_again_with_fewer(monkeypatch):
     clock = [0.0]
 
@@ -219,6 +220,7 @@ def test_a_method_whose_steps_get_dearer_is_run_again_with_fewer(monkeypatch):
     assert "1 of 1 run, more than 1.5 times off at first, was done anew" in words
 
 
+@pytest.mark.slow
 def test_environment_steps_become_steps_by_what_each_of_them_draws():
     wanted = Arguments(
         "smoke", ("game 0", "game 1"), ("hpgd",), 1, 1, Budget("environment-steps", 40_000)

@@ -46,6 +46,7 @@ def own(tmp_path_factory):
     return Arguments(f"{path}:SUITE", ("dot",), ("true-reward",), 2, 1, budget)
 
 
+@pytest.mark.slow
 def test_a_learned_run_is_a_row_and_is_never_run_twice(own, tmp_path):
     rows = run_bench(own, tmp_path / "out")
     for row in rows:

@@ -174,6 +174,7 @@ def test_float32_meets_a_limit_to_its_own_rounding():
     assert abs(found.multipliers[0] - exact) < 1e-3
 
 
+@pytest.mark.slow
 def test_followers_share_the_limit():
     reward = jnp.stack([jnp.asarray(REWARD), -jnp.asarray(REWARD)])
     both = bx.MDP(reward, KERNEL, discount=0.8, tau=0.3, initial=np.full((2, S), 1 / 6))

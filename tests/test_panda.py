@@ -40,6 +40,7 @@ def test_the_penalty_seen_is_a_lower_bound_of_the_certified_gap():
         assert solution.stats["gradient_norm"] > 0
 
 
+@pytest.mark.slow
 def test_the_equilibria_of_matrix_games_are_reached():
     game = incentive(3, discount=0.0, scale=0.0, tau=0.5)
     solution = solve(game, LAST - 1)

@@ -308,7 +308,7 @@ class Recorder(bx.AbstractEstimator):
     def best_response_value(self, oracle, x, memory, key):
         raise NotImplementedError
 
-    def response_hypergradient(self, x, memory, measure, key, *, rollouts=None, adjoint):
+    def response_hypergradient(self, x, memory, measure, key, *, rollouts, adjoint):
         raise NotImplementedError
 
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):

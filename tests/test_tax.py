@@ -71,6 +71,7 @@ def after(m, hours, c, grid):
     return on_grid(np.clip(m + (1 - X[0]) * hours - sum(c), -100, 100), 5, grid)
 
 
+@pytest.mark.slow
 def test_pairs_of_hours_and_total_spending_are_the_game_of_whole_bundles(small):
     grid = np.asarray(small.problem.assets)
     value, _, values = value_at_best_response(small.problem, X)

@@ -9,21 +9,29 @@ import pytest
 
 import bilevax as bx
 from bilevax import _rollouts as rollouts
-from bilevax._episodes import rollout, tables
 from bilevax.methods import VisitAverages, hpgd
 
 KEY, ORACLE = jax.random.key(0), bx.PolicyIteration()
+X = jnp.asarray([0.2, -0.3, 0.5])
 
 
 class Moving(eqx.Module):
-    """Contexts of three states; x moves all that it can, and an action is masked."""
+    """Contexts of three states; x moves all that it can, or one field of the MDP alone."""
 
     regularizer: bx.NegativeEntropy | bx.SquaredNorm = bx.NegativeEntropy()
     tau: float = 0.4
     shares: tuple[float, ...] = (1.0,)
     paid: float = 0.3
+    alone: str | None = None
 
     def lower(self, x):
+        everything = self._moved(x)
+        if self.alone is None:
+            return everything
+        field = lambda mdp: getattr(mdp, self.alone)
+        return eqx.tree_at(field, self._moved(X), field(everything))
+
+    def _moved(self, x):
         rng, contexts = np.random.default_rng(3), len(self.shares)
         kernel = jnp.asarray(rng.dirichlet(np.ones(3), (contexts, 3, 2)))
         return bx.MDP(
@@ -48,9 +56,6 @@ class Moving(eqx.Module):
         return x
 
 
-X = jnp.asarray([0.2, -0.3, 0.5])
-
-
 def exact(problem):
     estimator = bx.Exact(problem)
     memory = estimator.init(ORACLE, X, KEY)[1]
@@ -67,70 +72,75 @@ def estimated(problem, averages, seeds):
     return np.asarray(jax.jit(lambda k: jax.lax.map(one, k))(jax.random.split(KEY, seeds)))
 
 
+@pytest.mark.parametrize("transitions", [1000, 15])
+def test_a_step_is_the_formula_by_loops_over_the_visits(transitions, monkeypatch):
+    played = []
+    rollout = rollouts.rollout
+    monkeypatch.setattr(rollouts, "rollout", lambda *a: played.append(rollout(*a)) or played[0])
+    problem = Moving(shares=(0.6, 1.4), paid=0.0, alone="reward")
+    mdp, gain = problem.lower(X), np.reshape(problem.upper_reward(X), (6, 2))
+    slope = jax.jacobian(lambda x: problem.lower(x).reward)(X).reshape(6, 2, 3)
+    averages = VisitAverages(12, 30, transitions)
+    response = bx.best_responses(mdp)
+    found = averages.hypergradient(problem.lower, problem.upper_reward, X, response, KEY)[1]
+
+    (seen,), discount = played, float(mdp.discount)
+    episodes, left = [], transitions
+    for m in range(12):
+        alive = int(np.sum(seen.weight[:, m] > 0))
+        left -= alive
+        if left >= 0:
+            episodes.append([(int(seen.state[t, m]), int(seen.action[t, m])) for t in range(alive)])
+    assert len(episodes) == 12 if transitions == 1000 else 3 < len(episodes) < 12
+    counted, earned, moved = {}, {}, {}
+    for episode in episodes:
+        gains, slopes = 0.0, np.zeros(3)
+        for t, pair in reversed(list(enumerate(episode))):
+            gains, slopes = gain[pair] + discount * gains, slope[pair] + discount * slopes
+            counted[pair] = counted.get(pair, 0) + discount**t * 2.0 / len(episodes)
+            earned.setdefault(pair, []).append(gains)
+            moved.setdefault(pair, []).append(slopes)
+
+    def advantage(followed, pair):
+        there = [z for (s, _), returns in followed.items() if s == pair[0] for z in returns]
+        return np.mean(followed[pair], axis=0) - np.mean(there, axis=0)
+
+    terms = [counted[p] * advantage(earned, p) * advantage(moved, p) for p in counted]
+    expected = -np.sum(terms, axis=0) / float(mdp.tau)
+    assert np.max(np.abs(expected)) > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("regularizer", "tau"), [(bx.NegativeEntropy(), 0.4), (bx.SquaredNorm(), 2)]
+    ("problem", "relative"),
+    [
+        (Moving(alone="reward", paid=0.0), 0.05),
+        (Moving(alone="transition"), 0.05),
+        (Moving(alone="initial"), 0.05),
+        (Moving(alone="discount"), 0.05),
+        (Moving(alone="tau"), 0.05),
+        (Moving(bx.SquaredNorm(), 2.0), 0.05),
+        (Moving(bx.SquaredNorm(), 0.4), 0.05),
+    ],
 )
-def test_with_many_episodes_they_give_the_hypergradient(regularizer, tau):
-    problem = Moving(regularizer, tau)
+def test_with_many_episodes_they_give_the_hypergradient(problem, relative):
     expected = exact(problem)
-    assert (np.abs(expected) > 0.01).all()
-
-    def error(episodes):
-        found = estimated(problem, VisitAverages(episodes, 40), 4)
-        return np.max(np.abs(found.mean(0) - expected))
-
-    # With 64 times as many episodes noise falls by eight, and what bias there is by more.
-    assert error(16_000) < min(0.25 * error(250), 0.03 * np.max(np.abs(expected)))
+    averages = VisitAverages(20_000, 40, 10**9)
+    found = estimated(problem, averages, 4).mean(0)
+    np.testing.assert_allclose(found, expected, atol=relative * np.max(np.abs(expected)))
 
 
 @pytest.mark.slow
 def test_a_step_sees_one_context_drawn_by_its_mass():
-    found = estimated(Moving(shares=(0.3, 0.7)), VisitAverages(4000, 40), 40)
+    found = estimated(Moving(shares=(0.3, 0.7)), VisitAverages(4000, 40, 10**9), 40)
     alone = [exact(Moving(shares=shares)) for shares in ((1.0, 0.0), (0.0, 1.0))]
     size = np.linalg.norm(alone[1] - alone[0])
     first, second = (np.linalg.norm(found - own, axis=1) < 0.25 * size for own in alone)
     assert np.all(first ^ second) and 20 <= second.sum() <= 36
 
 
-def test_steps_carry_the_weights_of_the_differences_of_averages():
-    mdp = jax.lax.stop_gradient(Moving(shares=(0.4, 0.6)).lower(X))
-    known = tables(mdp)
-    policy = bx.best_responses(mdp).policy.reshape(known.reward.shape)
-    start = jnp.asarray([0, 1, 2, 3, 4, 5, 1, 4])
-    seen = rollout(known, policy, start, jnp.ones_like(start), KEY, 30)
-    rng = np.random.default_rng(0)
-    weight, reward = rng.normal(size=(2, *policy.shape))
-    visits = rollouts._Visits(known, seen)
-    weight = np.where(visits.pairs > 0, weight, 0)
-    carried = rollouts._carried(known, seen, visits.shared(jnp.asarray(weight)))
-    found = jnp.sum(carried * reward[seen.state, seen.action])
-
-    followed = {}  # by pair, the discounted rewards that followed each of its visits
-    for m in range(start.size):
-        alive = int(np.sum(seen.weight[:, m] > 0))
-        total = 0.0
-        for t in reversed(range(alive)):
-            s, a = int(seen.state[t, m]), int(seen.action[t, m])
-            total = reward[s, a] + float(known.discount[s]) * total
-            followed.setdefault((s, a), []).append(total)
-    expected = 0.0
-    for (s, a), own in followed.items():
-        there = [r for (other, _), returns in followed.items() if other == s for r in returns]
-        expected += weight[s, a] * (np.mean(own) - np.mean(there))
-    assert len(followed) > 6 and abs(expected) > 0.1
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-class Charged(Moving):
-    """x moves the follower's reward alone."""
-
-    paid: float = 0.0
-
-    def lower(self, x):
-        return eqx.tree_at(lambda m: m.reward, Moving().lower(X), Moving().lower(x).reward)
-
-
 def test_a_state_in_which_one_action_alone_was_tried_teaches_nothing():
-    assert np.all(estimated(Charged(), VisitAverages(1, 1), 1) == 0)
-    assert np.all(np.abs(estimated(Charged(), VisitAverages(1000, 60), 1)) > 0.001)
+    problem = Moving(paid=0.0, alone="reward")
+    assert np.all(estimated(problem, VisitAverages(1, 1), 1) == 0)
+    assert np.all(np.abs(estimated(problem, VisitAverages(1000, 60), 1)) > 0.001)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from .._hypergradient import AdjointSweeps as AdjointSweeps
 from .._hypergradient import ExactAdjoint as ExactAdjoint
 from .._rollouts import Rollouts as Rollouts
-from .._rollouts import VisitAverages as VisitAverages
 from .._solver.base import AbstractSolver
+from .._visit_averages import VisitAverages as VisitAverages
 from . import (
     _actor_critic,
     _amd,

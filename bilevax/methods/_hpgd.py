@@ -4,8 +4,9 @@ import optax
 
 from .._hypergradient import AbstractAdjoint, ExactAdjoint
 from .._oracle import AbstractOracle, PolicyIteration
-from .._rollouts import Rollouts, VisitAverages
+from .._rollouts import Rollouts
 from .._solver.base import AbstractSolver
+from .._visit_averages import VisitAverages
 from ._method import Method, Request, adam, length, returns, settling_adam
 from ._through_response import ThroughResponse
 
@@ -35,13 +36,7 @@ def hpgd(
             their own.
         oracle: answers for the follower.
     """
-    if isinstance(rollouts, VisitAverages) and advantage is not None:
-        raise ValueError(
-            f"hpgd: rollouts are VisitAverages, which give the advantage's derivative too, and "
-            f"advantage is a {type(advantage).__name__}; leave advantage out."
-        )
-    adjoint = ExactAdjoint() if advantage is None else advantage
-    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=adjoint)
+    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=advantage)
 
 
 def _build(request: Request) -> AbstractSolver:

@@ -8,7 +8,7 @@ from jax import lax
 
 from .._hypergradient import AbstractAdjoint, ExactAdjoint
 from .._oracle import AbstractOracle, PolicyIteration
-from .._rollouts import Rollouts, VisitAverages
+from .._rollouts import Rollouts
 from .._solver.base import (
     AbstractSolver,
     first_policy,
@@ -18,6 +18,7 @@ from .._solver.base import (
     step_key,
 )
 from .._solver.update import move_x
+from .._visit_averages import VisitAverages
 
 
 class ThroughResponse(AbstractSolver):
@@ -30,18 +31,24 @@ class ThroughResponse(AbstractSolver):
         oracle: answers for the follower.
         backups: steps of the oracle per step of x, which track the answer; ``None`` solves for it.
         rollouts: the episodes that f's own gradient comes from; ``None`` takes it exactly.
-        adjoint: how the derivative of the answer is found; ``VisitAverages`` give that as well.
+        adjoint: how the derivative of the answer is found; ``None`` is ``ExactAdjoint()``, but with
+            ``VisitAverages``, which give it themselves.
     """
 
     optimizer: optax.GradientTransformation = eqx.field(default=optax.adam(0.05))
     oracle: AbstractOracle = PolicyIteration()
     backups: int | None = None
     rollouts: Rollouts | VisitAverages | None = None
-    adjoint: AbstractAdjoint = ExactAdjoint()
+    adjoint: AbstractAdjoint | None = None
 
     def __check_init__(self):
         if self.backups is not None and self.backups < 1:
             raise ValueError(f"ThroughResponse: backups is {self.backups}; give at least 1.")
+        if isinstance(self.rollouts, VisitAverages) and self.adjoint is not None:
+            raise ValueError(
+                "ThroughResponse: rollouts are VisitAverages, which give the derivative of the "
+                f"answer too, and adjoint is a {type(self.adjoint).__name__}; leave that out."
+            )
 
     def init(self, estimator, x, policy, key):
         uniform, memory = estimator.init(self.oracle, x, key)
@@ -58,7 +65,7 @@ class ThroughResponse(AbstractSolver):
             measure,
             jax.random.fold_in(step_key(state), 1),
             rollouts=self.rollouts,
-            adjoint=self.adjoint,
+            adjoint=ExactAdjoint() if self.adjoint is None else self.adjoint,
         )
         x, optimizer_state, norm = move_x(estimator, self.optimizer, state.x, in_x, optimizer_state)
         return next_state(
@@ -87,9 +94,8 @@ class ThroughResponse(AbstractSolver):
     @property
     def _sampled(self):
         """The episodes of a step."""
-        if isinstance(self.rollouts, VisitAverages):
-            return [self.rollouts]
-        return [part for part in (self.rollouts, self.adjoint) if isinstance(part, Rollouts)]
+        parts = (self.rollouts, self.adjoint)
+        return [part for part in parts if isinstance(part, Rollouts | VisitAverages)]
 
     def _answered(self, estimator, state):
         """The memory with the follower's answer to the state's x, solved for or tracked."""

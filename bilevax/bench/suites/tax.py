@@ -13,6 +13,6 @@ SUITE = Suite(
         "save; three weights of their entropy (Thoma et al., NeurIPS 2024; assets on a grid)."
     ),
     cases=tuple(Case(f"tau {tau:g}", "tax", dict(tau=tau)) for tau in (0.1, 0.2, 0.3)),
-    methods=("pbrl", "implicit"),
+    methods=("pbrl", "implicit", "hpgd"),
     references=_REFERENCES,
 )

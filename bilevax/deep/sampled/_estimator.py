@@ -187,7 +187,7 @@ class Sampled(AbstractEstimator):
     def best_response_value(self, oracle, x, memory, key):
         _refuse("F(x) = f(x, pi*_x)")
 
-    def response_hypergradient(self, x, memory, measure, key, *, rollouts=None, adjoint):
+    def response_hypergradient(self, x, memory, measure, key, *, rollouts, adjoint):
         _refuse("the gradient through the exact best response")
 
     def unrolled_gradient(self, x, policy, memory, key, *, steps, step_size):

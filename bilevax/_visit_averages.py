@@ -1,0 +1,148 @@
+"""Hypergradients from averages over the visits of episodes, both parts from the same ones."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ._episodes import Episodes, Tables, draw, pull_back, tables
+from ._hypergradient import Lower, greedy_weights, of_temperature
+from ._oracle import Response
+from ._rollouts import Reward, check_episodes, from_start, own_cotangent, own_returns, single
+from ._types import Array, Float, Key, PyTree, Scalar
+
+
+class VisitAverages(eqx.Module):
+    """Episodes whose visits give both advantages: the leader's, and the follower's derivative.
+
+        dF/dx = d_x f - sum_(s,a) D(s, a) A_U(s, a) d_x A*(s, a) / tau         (with entropy),
+
+    D the discounted visits to a pair; A_U(s, a) the leader's return that followed (s, a), on
+    average over the visits to the pair, less that average over the visits to s; d_x A* likewise,
+    from the same visits. d_x f is that of ``sampled_gradient``; where x moves tau, the part of the
+    greedy policy that tau moves by itself is exact. With a squared norm the greedy policy's
+    derivative takes the place of 1 / tau.
+
+    Biased: both advantages carry the noise of the same returns, which falls as 1 / M; a pair that
+    was never tried counts nothing, nor does a state in which one action alone was. As episodes
+    become many the limit is the hypergradient if they end before T. Where play does not end, a
+    visit shortly before T counts like any other, with the little that it saw of what follows: a
+    bias of order 1 / ((1 - discount) T).
+
+    All episodes of a step are of one context, drawn in proportion to rho's mass in it, and f is
+    that context's. Source: the experiments of Thoma et al. 2024 (arXiv 2406.01575), where a step
+    takes 10,000 transitions, in episodes of at most 200. Needs one MDP (contexts are fine).
+
+    Attributes:
+        episodes: the most that are drawn, M.
+        steps: T, after which an episode is cut off.
+        transitions: of all; from the first episode on that would exceed them, episodes are left
+            out (but for the very first).
+    """
+
+    episodes: int = eqx.field(static=True, default=400)
+    steps: int = eqx.field(static=True, default=200)
+    transitions: int = eqx.field(static=True, default=10_000)
+
+    def __check_init__(self):
+        check_episodes(self, ("episodes", "steps", "transitions"))
+
+    @property
+    def environment_steps(self) -> int:
+        """Transitions that count, at most."""
+        return min(self.episodes * self.steps, max(self.transitions, self.steps))
+
+    def hypergradient(
+        self,
+        lower: Lower,
+        upper_reward: Reward,
+        x: PyTree,
+        responses: Response,
+        key: Key,
+    ) -> tuple[Scalar, PyTree]:
+        """f = -E sum_t discount^t upper_reward and the estimate of dF/dx."""
+        mdp = single(lower(x), "VisitAverages")
+        for_context, for_play = jax.random.split(key)
+        initial = _one_context(mdp, for_context)
+        play = from_start(mdp, upper_reward(x), responses.policy, initial, self, for_play)
+        play = play.within(self.transitions)
+        known, policy, seen = play.known, play.policy, play.seen
+        to_go = play.returns_to_go()
+        visits = _Visits(known, seen)
+        frequency = visits.frequency()
+        tried = frequency > 0
+        in_policy = -visits.sum(play.weight) * visits.advantage(to_go[:-1])
+        in_policy /= jnp.where(tried, frequency, 1)
+        in_policy = in_policy.reshape(responses.policy.shape)
+        weight = greedy_weights(lower, x, responses, in_policy)[1].reshape(policy.shape)
+        # Frequencies stand for the policy in the pullback as well: what it centres by, the policy's
+        # own mean, is then one factor for all visits to a state, which their advantage cancels.
+        weight = jnp.where(tried, weight * frequency / jnp.where(tried, policy, 1), 0)
+        given = visits.shared(weight)
+        following = own_returns(mdp, known, policy, seen)[1:]
+        carried = _carried(known, seen, given)
+        cotangent = own_cotangent(mdp, known, policy, seen, carried, given, following, following)
+        answered = pull_back(lambda x: tables(lower(x)).moved(), x, cotangent)
+        moved = jax.grad(lambda x: of_temperature(lower(x), mdp, responses, in_policy))(x)
+        direct = play.in_x(lower, upper_reward, x, to_go[1:], to_go[1:], to_go[0])
+        return play.upper(), jax.tree.map(lambda *parts: sum(parts), direct, answered, moved)
+
+
+class _Visits(eqx.Module):
+    """Averages over the visits to each pair and each state.
+
+    Attributes:
+        seen: the episodes.
+        pairs: how often each pair was visited, ``[G, A]``.
+    """
+
+    seen: Episodes
+    pairs: Float[Array, "G A"]
+
+    def __init__(self, known: Tables, seen: Episodes):
+        self.seen = seen
+        once = (seen.weight > 0).astype(known.reward.dtype)
+        self.pairs = jnp.zeros_like(known.reward).at[seen.state, seen.action].add(once)
+
+    def frequency(self) -> Float[Array, "G A"]:
+        """How often each action was taken among the visits to its state; 0 where never there."""
+        return self.pairs / jnp.maximum(jnp.sum(self.pairs, axis=-1, keepdims=True), 1)
+
+    def sum(self, weight: Float[Array, "T M"]) -> Float[Array, "G A"]:
+        """A weight for each step, summed over the visits to each pair."""
+        alive = jnp.where(self.seen.weight > 0, weight, 0)
+        return jnp.zeros_like(self.pairs).at[self.seen.state, self.seen.action].add(alive)
+
+    def advantage(self, to_go: Float[Array, "T M"]) -> Float[Array, "G A"]:
+        """The average over a pair's visits less that over its state's; 0 where never tried."""
+        total = self.sum(to_go)
+        own = total / jnp.maximum(self.pairs, 1)
+        states = jnp.maximum(jnp.sum(self.pairs, axis=-1, keepdims=True), 1)
+        return jnp.where(self.pairs > 0, own - jnp.sum(total, axis=-1, keepdims=True) / states, 0)
+
+    def shared(self, weight: Float[Array, "G A"]) -> Float[Array, "T M"]:
+        """For each step the factor c with sum c z = sum weight advantage(z), for any z."""
+        pair = weight / jnp.maximum(self.pairs, 1)
+        states = jnp.maximum(jnp.sum(self.pairs, axis=-1), 1)
+        factor = pair - (jnp.sum(weight, axis=-1) / states)[:, None]
+        return jnp.where(self.seen.weight > 0, factor[self.seen.state, self.seen.action], 0)
+
+
+def _one_context(mdp, key):
+    """rho(s) in one context, drawn in proportion to its mass, and 0 in the others."""
+    initial = tables(mdp).initial.reshape(-1, mdp.num_states)
+    mass = jnp.sum(initial, axis=-1)
+    context = draw(mass, jax.random.uniform(key, (), mass.dtype))
+    return jnp.zeros_like(initial).at[context].set(initial[context]).reshape(-1)
+
+
+def _carried(known, seen, given):
+    """z_k = given_k + discount z_(k-1): the weight of step k in the returns from it and before."""
+
+    def forth(before, step):
+        own, rate = step
+        total = own + before
+        return rate * total, total
+
+    rate = jnp.where(seen.goes_on, known.discount[seen.state], 0)
+    return lax.scan(forth, jnp.zeros_like(given[0]), (given, rate))[1]
