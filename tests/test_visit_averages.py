@@ -25,10 +25,10 @@ class Moving(eqx.Module):
     alone: str | None = None
 
     def lower(self, x):
-        everything = self._moved(x)
-        if self.alone is None:
+        everything, name = self._moved(x), self.alone
+        if name is None:
             return everything
-        field = lambda mdp: getattr(mdp, self.alone)
+        field = lambda mdp: getattr(mdp, name)
         return eqx.tree_at(field, self._moved(X), field(everything))
 
     def _moved(self, x):
