@@ -75,7 +75,7 @@ def tables(mdp: MDP) -> Tables:
         probability, next_state = kernel.probability, kernel.next_state
     else:
         raise ValueError(
-            f"episodes: the transition is a {type(kernel).__name__}, which states no probabilities "
+            f"rollouts: the transition is a {type(kernel).__name__}, which states no probabilities "
             "to draw from; give a DenseTransition or a SuccessorList."
         )
     offset = states * jnp.arange(contexts[0] if contexts else 1)

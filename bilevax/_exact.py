@@ -142,16 +142,15 @@ class Exact(AbstractEstimator):
         policy = over_players(lambda _, r: r.policy, self._lower(x), memory.responses)
         for_upper, for_adjoint = jax.random.split(key)
         if isinstance(rollouts, VisitAverages):
-            reward = upper_reward_of(self.problem)
             upper, gradient = rollouts.hypergradient(
-                self._lower, reward, x, memory.responses, for_upper
+                self._lower, upper_reward_of(self.problem), x, memory.responses, for_upper
             )
             return _unpenalised(upper, memory), gradient, policy, measure
-        if rollouts is not None:
+        if rollouts is None:
+            upper, parts = self._upper_gradient(x, policy, memory)
+        else:
             reward = upper_reward_of(self.problem)
             upper, parts = sampled_gradient(self._lower, reward, x, policy, rollouts, for_upper)
-        else:
-            upper, parts = self._upper_gradient(x, policy, memory)
         direct, in_policy = parts
         indirect, measure = adjoint(
             self._lower, x, memory.responses, in_policy, measure, for_adjoint

@@ -59,7 +59,8 @@ class ExactAdjoint(AbstractAdjoint):
             )
             return system.solve_transposed(_entering(mdp, weight))
 
-        held, weights = greedy_weights(lower, x, responses, in_policy)
+        held = lax.stop_gradient(lower(x))
+        weights = greedy_weights(held, responses, in_policy)
         measure = over_players(solved, held, responses, weights)
         return _assembled(lower, x, responses, in_policy, weights, measure), measure
 
@@ -84,7 +85,8 @@ class AdjointSweeps(AbstractAdjoint):
             sweep = lambda _, m: entering + mdp.discount * chain.apply_transposed(m)
             return lax.fori_loop(0, self.sweeps, sweep, measure)
 
-        held, weights = greedy_weights(lower, x, responses, in_policy)
+        held = lax.stop_gradient(lower(x))
+        weights = greedy_weights(held, responses, in_policy)
         measure = over_players(swept, held, responses, weights, measure)
         return _assembled(lower, x, responses, in_policy, weights, measure), measure
 
@@ -105,15 +107,14 @@ def check_followers(lower: Any) -> None:
             )
 
 
-def greedy_weights(lower, x, responses, in_policy):
-    """The MDPs at x, held, and w: the cotangent of Q* that in_policy is through pi*."""
+def greedy_weights(held, responses, in_policy):
+    """w: the cotangent of the held MDPs' Q* that in_policy is through pi*."""
 
     def weight(mdp, response, cotangent):
         q = action_values(mdp, response.values)
         return pull_back(lambda q: greedy_policy(mdp, q), q, cotangent)
 
-    held = lax.stop_gradient(lower(x))
-    return held, over_players(weight, held, responses, in_policy)
+    return over_players(weight, held, responses, in_policy)
 
 
 def _entering(mdp, weight):

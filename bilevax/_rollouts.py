@@ -65,7 +65,7 @@ class Rollouts(AbstractAdjoint):
     def __call__(self, lower, x, responses, in_policy, measure, key):
         mdp = single(lower(x), "Rollouts")
         known, policy = tables(mdp), flat(responses.policy)
-        weight = greedy_weights(lower, x, responses, in_policy)[1].reshape(-1)
+        weight = greedy_weights(mdp, responses, in_policy).reshape(-1)
         for_starts, for_steps = jax.random.split(key)
         # One start in each of M equal shares of |w|: fewer repetitions than independent ones.
         jitter = jax.random.uniform(for_starts, (self.episodes,), policy.dtype)
@@ -82,9 +82,7 @@ class Rollouts(AbstractAdjoint):
             following = later = own_returns(mdp, known, policy, seen)[1:]
         given = jnp.zeros_like(weight).at[0].set(weight[0])
         cotangent = own_cotangent(mdp, known, policy, seen, weight, given, following, later)
-        sampled = pull_back(lambda x: tables(lower(x)).moved(), x, cotangent)
-        direct = jax.grad(lambda x: of_temperature(lower(x), mdp, responses, in_policy))(x)
-        return jax.tree.map(jnp.add, sampled, direct), measure
+        return answered(lower, x, responses, in_policy, cotangent), measure
 
 
 def sampled_gradient(
@@ -101,8 +99,9 @@ def sampled_gradient(
     the return that followed, over pi(a|s); with a critic every action of a visited state.
     """
     mdp = single(lower(x), "Rollouts")
-    play = from_start(mdp, upper_reward(x), policy, tables(mdp).initial, rollouts, key)
-    known, pi, seen, weight = play.known, play.policy, play.seen, play.weight
+    known, pi = tables(mdp), flat(policy)
+    play = from_start(known, pi, by_state(upper_reward(x), mdp), known.initial, rollouts, key)
+    seen, weight = play.seen, play.weight
     at = seen.state, seen.action
     if rollouts.critic:
         values = evaluate(mdp, policy).values(upper_reward(x)).reshape(-1)
@@ -135,14 +134,14 @@ class Play(eqx.Module):
     """Episodes from where play begins, and what the leader earns in them.
 
     Attributes:
-        known, policy, seen: the tables, the follower's policy, and the episodes.
+        known: the tables that episodes were drawn from.
         gain: the leader's reward, ``[G, A]``.
         start: the first states.
+        seen: the episodes.
         share: of each episode in rho's mass.
     """
 
     known: Tables
-    policy: Float[Array, "G A"]
     gain: Float[Array, "G A"]
     start: Int[Array, " M"]
     seen: Episodes
@@ -202,15 +201,23 @@ class Play(eqx.Module):
         return pull_back(lambda x: tables(lower(x)).moved() | {"reward": gains(x)}, x, cotangent)
 
 
-def from_start(mdp, upper_reward, policy, initial, rollouts, key) -> Play:
+def from_start(known, policy, gain, initial, rollouts, key) -> Play:
     """Episodes that begin in proportion to ``initial``, each with an equal share of rho's mass."""
-    known, pi = tables(mdp), flat(policy)
     starts, actions, chances = jax.random.split(key, 3)
-    uniform = lambda key: jax.random.uniform(key, (rollouts.episodes,), pi.dtype)
+    uniform = lambda key: jax.random.uniform(key, (rollouts.episodes,), policy.dtype)
     state = draw(initial, uniform(starts))
-    seen = rollout(known, pi, state, draw(pi[state], uniform(actions)), chances, rollouts.steps)
-    share = jnp.full(state.shape, jnp.sum(known.initial) / rollouts.episodes, pi.dtype)
-    return Play(known, pi, by_state(upper_reward, mdp), state, seen, share)
+    action = draw(policy[state], uniform(actions))
+    seen = rollout(known, policy, state, action, chances, rollouts.steps)
+    share = jnp.full(state.shape, jnp.sum(known.initial) / rollouts.episodes, policy.dtype)
+    return Play(known, gain, state, seen, share)
+
+
+def answered(lower, x, responses, in_policy, cotangent):
+    """<in_policy, d pi*/dx>, given the cotangent of the tables that it is through Q*."""
+    held = lax.stop_gradient(lower(x))
+    through_values = pull_back(lambda x: tables(lower(x)).moved(), x, cotangent)
+    by_itself = jax.grad(lambda x: of_temperature(lower(x), held, responses, in_policy))(x)
+    return jax.tree.map(jnp.add, through_values, by_itself)
 
 
 def own_returns(mdp, known, policy, seen):

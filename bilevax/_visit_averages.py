@@ -5,10 +5,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._episodes import Episodes, Tables, draw, pull_back, tables
-from ._hypergradient import Lower, greedy_weights, of_temperature
+from ._episodes import Episodes, Tables, draw, tables
+from ._hypergradient import Lower, greedy_weights
 from ._oracle import Response
-from ._rollouts import Reward, check_episodes, from_start, own_cotangent, own_returns, single
+from ._rollouts import (
+    Reward,
+    answered,
+    by_state,
+    check_episodes,
+    flat,
+    from_start,
+    own_cotangent,
+    own_returns,
+    single,
+)
 from ._types import Array, Float, Key, PyTree, Scalar
 
 
@@ -37,7 +47,7 @@ class VisitAverages(eqx.Module):
         episodes: the most that are drawn, M.
         steps: T, after which an episode is cut off.
         transitions: of all; from the first episode on that would exceed them, episodes are left
-            out (but for the very first).
+            out (but for the very first), as if they had never been played.
     """
 
     episodes: int = eqx.field(static=True, default=400)
@@ -62,19 +72,18 @@ class VisitAverages(eqx.Module):
     ) -> tuple[Scalar, PyTree]:
         """f = -E sum_t discount^t upper_reward and the estimate of dF/dx."""
         mdp = single(lower(x), "VisitAverages")
+        known, policy = tables(mdp), flat(responses.policy)
         for_context, for_play = jax.random.split(key)
-        initial = _one_context(mdp, for_context)
-        play = from_start(mdp, upper_reward(x), responses.policy, initial, self, for_play)
-        play = play.within(self.transitions)
-        known, policy, seen = play.known, play.policy, play.seen
-        to_go = play.returns_to_go()
+        initial = _one_context(known.initial, mdp.num_states, for_context)
+        gain = by_state(upper_reward(x), mdp)
+        play = from_start(known, policy, gain, initial, self, for_play).within(self.transitions)
+        seen, to_go = play.seen, play.returns_to_go()
         visits = _Visits(known, seen)
-        frequency = visits.frequency()
-        tried = frequency > 0
+        tried, frequency = visits.pairs > 0, visits.pairs / visits.states[:, None]
         in_policy = -visits.sum(play.weight) * visits.advantage(to_go[:-1])
         in_policy /= jnp.where(tried, frequency, 1)
         in_policy = in_policy.reshape(responses.policy.shape)
-        weight = greedy_weights(lower, x, responses, in_policy)[1].reshape(policy.shape)
+        weight = greedy_weights(mdp, responses, in_policy).reshape(policy.shape)
         # Frequencies stand for the policy in the pullback as well: what it centres by, the policy's
         # own mean, is then one factor for all visits to a state, which their advantage cancels.
         weight = jnp.where(tried, weight * frequency / jnp.where(tried, policy, 1), 0)
@@ -82,10 +91,9 @@ class VisitAverages(eqx.Module):
         following = own_returns(mdp, known, policy, seen)[1:]
         carried = _carried(known, seen, given)
         cotangent = own_cotangent(mdp, known, policy, seen, carried, given, following, following)
-        answered = pull_back(lambda x: tables(lower(x)).moved(), x, cotangent)
-        moved = jax.grad(lambda x: of_temperature(lower(x), mdp, responses, in_policy))(x)
+        indirect = answered(lower, x, responses, in_policy, cotangent)
         direct = play.in_x(lower, upper_reward, x, to_go[1:], to_go[1:], to_go[0])
-        return play.upper(), jax.tree.map(lambda *parts: sum(parts), direct, answered, moved)
+        return play.upper(), jax.tree.map(jnp.add, direct, indirect)
 
 
 class _Visits(eqx.Module):
@@ -94,46 +102,43 @@ class _Visits(eqx.Module):
     Attributes:
         seen: the episodes.
         pairs: how often each pair was visited, ``[G, A]``.
+        states: how often each state was, ``[G]``; 1 where never, to divide by.
     """
 
     seen: Episodes
     pairs: Float[Array, "G A"]
+    states: Float[Array, " G"]
 
     def __init__(self, known: Tables, seen: Episodes):
         self.seen = seen
         once = (seen.weight > 0).astype(known.reward.dtype)
         self.pairs = jnp.zeros_like(known.reward).at[seen.state, seen.action].add(once)
-
-    def frequency(self) -> Float[Array, "G A"]:
-        """How often each action was taken among the visits to its state; 0 where never there."""
-        return self.pairs / jnp.maximum(jnp.sum(self.pairs, axis=-1, keepdims=True), 1)
+        self.states = jnp.maximum(jnp.sum(self.pairs, axis=-1), 1)
 
     def sum(self, weight: Float[Array, "T M"]) -> Float[Array, "G A"]:
         """A weight for each step, summed over the visits to each pair."""
-        alive = jnp.where(self.seen.weight > 0, weight, 0)
-        return jnp.zeros_like(self.pairs).at[self.seen.state, self.seen.action].add(alive)
+        counted = jnp.where(self.seen.weight > 0, weight, 0)
+        return jnp.zeros_like(self.pairs).at[self.seen.state, self.seen.action].add(counted)
 
     def advantage(self, to_go: Float[Array, "T M"]) -> Float[Array, "G A"]:
         """The average over a pair's visits less that over its state's; 0 where never tried."""
         total = self.sum(to_go)
-        own = total / jnp.maximum(self.pairs, 1)
-        states = jnp.maximum(jnp.sum(self.pairs, axis=-1, keepdims=True), 1)
-        return jnp.where(self.pairs > 0, own - jnp.sum(total, axis=-1, keepdims=True) / states, 0)
+        own, mean = total / jnp.maximum(self.pairs, 1), jnp.sum(total, axis=-1) / self.states
+        return jnp.where(self.pairs > 0, own - mean[:, None], 0)
 
     def shared(self, weight: Float[Array, "G A"]) -> Float[Array, "T M"]:
         """For each step the factor c with sum c z = sum weight advantage(z), for any z."""
-        pair = weight / jnp.maximum(self.pairs, 1)
-        states = jnp.maximum(jnp.sum(self.pairs, axis=-1), 1)
-        factor = pair - (jnp.sum(weight, axis=-1) / states)[:, None]
+        own, mean = weight / jnp.maximum(self.pairs, 1), jnp.sum(weight, axis=-1) / self.states
+        factor = own - mean[:, None]
         return jnp.where(self.seen.weight > 0, factor[self.seen.state, self.seen.action], 0)
 
 
-def _one_context(mdp, key):
+def _one_context(initial, states, key):
     """rho(s) in one context, drawn in proportion to its mass, and 0 in the others."""
-    initial = tables(mdp).initial.reshape(-1, mdp.num_states)
-    mass = jnp.sum(initial, axis=-1)
+    by_context = initial.reshape(-1, states)
+    mass = jnp.sum(by_context, axis=-1)
     context = draw(mass, jax.random.uniform(key, (), mass.dtype))
-    return jnp.zeros_like(initial).at[context].set(initial[context]).reshape(-1)
+    return jnp.zeros_like(by_context).at[context].set(by_context[context]).reshape(-1)
 
 
 def _carried(known, seen, given):

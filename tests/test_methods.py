@@ -371,7 +371,7 @@ def test_methods_of_one_follower_refuse_what_they_cannot_answer(name):
         (lambda: amd(clip=0.0), r"amd: clip is 0\.0"),
         (
             lambda: moved(sobirl(), random_reward(states=2).problem, jnp.ones(100), KEY[None]),
-            "RandomReward has no upper_reward",
+            "rollouts: RandomReward has no upper_reward",
         ),
     ],
 )
