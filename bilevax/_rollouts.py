@@ -152,16 +152,27 @@ class Play(eqx.Module):
         """Of each step in f: its episode's share of rho's mass, times discount^t."""
         return self.share * self.seen.weight
 
-    def within(self, transitions: int) -> "Play":
-        """The first episodes, of so many transitions at most; one in any case."""
-        length = jnp.sum(self.seen.weight > 0, axis=0)
-        kept = (jnp.cumsum(length) <= transitions).at[0].set(True)
+    def in_streams(self, streams: int, length: int) -> "Play":
+        """One episode after another in each stream, what is left over at its end cut off.
+
+        rho's mass is shared by the episodes that were not.
+        """
+        lengths = jnp.sum(self.seen.weight > 0, axis=0)
+
+        def place(carry, steps):
+            full, used = carry
+            kept = jnp.where(full < streams, jnp.minimum(steps, length - used), 0)
+            filled = used + steps >= length
+            return (full + filled, jnp.where(filled, 0, used + steps)), kept
+
+        kept = lax.scan(place, (jnp.zeros_like(lengths[0]),) * 2, lengths)[1]
+        there = jnp.arange(len(self.seen.weight))[:, None] < kept
         seen = eqx.tree_at(
             lambda seen: (seen.weight, seen.goes_on),
             self.seen,
-            (self.seen.weight * kept, self.seen.goes_on & kept),
+            (self.seen.weight * there, self.seen.goes_on & there),
         )
-        share = jnp.where(kept, jnp.sum(self.share) / jnp.sum(kept), 0)
+        share = jnp.where(kept > 0, jnp.sum(self.share) / jnp.sum(kept == lengths), 0)
         return eqx.tree_at(lambda play: (play.seen, play.share), self, (seen, share))
 
     def upper(self) -> Scalar:

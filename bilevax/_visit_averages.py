@@ -40,27 +40,37 @@ class VisitAverages(eqx.Module):
     bias of order 1 / ((1 - discount) T).
 
     All episodes of a step are of one context, drawn in proportion to rho's mass in it, and f is
-    that context's. Source: the experiments of Thoma et al. 2024 (arXiv 2406.01575), where a step
-    takes 10,000 transitions, in episodes of at most 200. Needs one MDP (contexts are fine).
+    that context's. They are played one after another in a few streams of equal length; the episode
+    that a stream's end cuts off counts up to there, as if nothing followed, and rho's mass is
+    divided by the number of the others: a bias of order streams / M. Source: the experiments of
+    Thoma et al. 2024 (arXiv 2406.01575), where a step takes five streams of 2,000 transitions, in
+    episodes of at most 200. Needs one MDP (contexts are fine).
 
     Attributes:
         episodes: the most that are drawn, M.
         steps: T, after which an episode is cut off.
-        transitions: of all; from the first episode on that would exceed them, episodes are left
-            out (but for the very first), as if they had never been played.
+        transitions: of all streams together; those of one are T at least.
+        streams: how many.
     """
 
     episodes: int = eqx.field(static=True, default=400)
     steps: int = eqx.field(static=True, default=200)
     transitions: int = eqx.field(static=True, default=10_000)
+    streams: int = eqx.field(static=True, default=5)
 
     def __check_init__(self):
-        check_episodes(self, ("episodes", "steps", "transitions"))
+        check_episodes(self, ("episodes", "steps", "transitions", "streams"))
+        length = self.transitions // self.streams
+        if length < self.steps:
+            raise ValueError(
+                f"VisitAverages: a stream has {length} transitions and an episode up to "
+                f"{self.steps}; give more transitions, fewer streams or fewer steps."
+            )
 
     @property
     def environment_steps(self) -> int:
         """Transitions that count, at most."""
-        return min(self.episodes * self.steps, max(self.transitions, self.steps))
+        return min(self.episodes * self.steps, self.transitions)
 
     def hypergradient(
         self,
@@ -76,7 +86,8 @@ class VisitAverages(eqx.Module):
         for_context, for_play = jax.random.split(key)
         initial = _one_context(known.initial, mdp.num_states, for_context)
         gain = by_state(upper_reward(x), mdp)
-        play = from_start(known, policy, gain, initial, self, for_play).within(self.transitions)
+        play = from_start(known, policy, gain, initial, self, for_play)
+        play = play.in_streams(self.streams, self.transitions // self.streams)
         seen, to_go = play.seen, play.returns_to_go()
         visits = _Visits(known, seen)
         tried, frequency = visits.pairs > 0, visits.pairs / visits.states[:, None]
@@ -145,9 +156,9 @@ def _carried(known, seen, given):
     """z_k = given_k + discount z_(k-1): the weight of step k in the returns from it and before."""
 
     def forth(before, step):
-        own, rate = step
-        total = own + before
+        own, alive, rate = step
+        total = jnp.where(alive, own + before, 0)
         return rate * total, total
 
     rate = jnp.where(seen.goes_on, known.discount[seen.state], 0)
-    return lax.scan(forth, jnp.zeros_like(given[0]), (given, rate))[1]
+    return lax.scan(forth, jnp.zeros_like(given[0]), (given, seen.weight > 0, rate))[1]
