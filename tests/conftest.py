@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import signal
 from pathlib import Path
 
 # Nine tenths of the suite's time is compilation, of programs that run once on tiny arrays: they are
@@ -22,6 +23,10 @@ if os.environ.get("BILEVAX_TYPECHECK", "1") != "0":
     from jaxtyping import install_import_hook
 
     install_import_hook("bilevax", "beartype.beartype")
+
+# A shell's background jobs ignore Ctrl-C, and so would the runs that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the first call of a compiled function takes as long as its compilation.
 settings.register_profile(

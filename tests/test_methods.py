@@ -354,6 +354,10 @@ def test_methods_of_one_follower_refuse_what_they_cannot_answer(name):
         (lambda: VisitAverages(4, 0), "VisitAverages: steps is 0"),
         (lambda: VisitAverages(transitions=0), "VisitAverages: transitions is 0"),
         (
+            lambda: VisitAverages(steps=300, transitions=1000),
+            "a stream has 200 transitions and an episode up to 300; give more transitions",
+        ),
+        (
             lambda: hpgd(rollouts=VisitAverages(), advantage=Rollouts()),
             "VisitAverages, .* and adjoint is a Rollouts; leave that out",
         ),
