@@ -155,7 +155,7 @@ class Play(eqx.Module):
     def in_streams(self, streams: int, length: int) -> "Play":
         """One episode after another in each stream, what is left over at its end cut off.
 
-        rho's mass is shared by the episodes that were not.
+        The share of each is rho's mass over the number of those that were not cut.
         """
         lengths = jnp.sum(self.seen.weight > 0, axis=0)
 

@@ -33,23 +33,24 @@ class VisitAverages(eqx.Module):
     greedy policy that tau moves by itself is exact. With a squared norm the greedy policy's
     derivative takes the place of 1 / tau.
 
-    Biased: both advantages carry the noise of the same returns, which falls as 1 / M; a pair that
-    was never tried counts nothing, nor does a state in which one action alone was. As episodes
-    become many the limit is the hypergradient if they end before T. Where play does not end, a
-    visit shortly before T counts like any other, with the little that it saw of what follows: a
-    bias of order 1 / ((1 - discount) T).
+    Biased: both advantages carry the noise of the same returns, which falls as one over the number
+    of episodes; a pair that was never tried counts nothing, nor does a state in which one action
+    alone was. As episodes become many the limit is the hypergradient if they end before T. Where
+    play does not end, a visit shortly before T counts like any other, with the little that it saw
+    of what follows: a bias of order 1 / ((1 - discount) T).
 
     All episodes of a step are of one context, drawn in proportion to rho's mass in it, and f is
     that context's. They are played one after another in a few streams of equal length; the episode
     that a stream's end cuts off counts up to there, as if nothing followed, and rho's mass is
-    divided by the number of the others: a bias of order streams / M. Source: the experiments of
-    Thoma et al. 2024 (arXiv 2406.01575), where a step takes five streams of 2,000 transitions, in
-    episodes of at most 200. Needs one MDP (contexts are fine).
+    divided by the number of the others: a bias of order streams over that number. Source: the
+    experiments of Thoma et al. 2024 (arXiv 2406.01575), where a step takes five streams of 2,000
+    transitions, in episodes of at most 200. Needs one MDP (contexts are fine).
 
     Attributes:
-        episodes: the most that are drawn, M.
+        episodes: how many are drawn; those that the streams do not hold are left out. Where they
+            are too few, the last streams stay empty.
         steps: T, after which an episode is cut off.
-        transitions: of all streams together; those of one are T at least.
+        transitions: of all streams together, at most; one stream has T at least.
         streams: how many.
     """
 
