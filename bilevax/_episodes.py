@@ -63,6 +63,11 @@ class Episodes(eqx.Module):
     weight: Float[Array, "*T M"]
     goes_on: Bool[Array, "*T M"]
 
+    @property
+    def taken(self) -> Bool[Array, "*T M"]:
+        """Whether the episode had not ended before the step."""
+        return self.weight > 0
+
 
 def tables(mdp: MDP) -> Tables:
     """An MDP's tables, differentiable in the MDP."""
@@ -159,7 +164,7 @@ def returns_to_go(
         total = own + rate * following
         return total, total
 
-    own = jnp.where(seen.weight > 0, reward, 0)
+    own = jnp.where(seen.taken, reward, 0)
     rate = jnp.where(seen.goes_on, discount[seen.state], 0)
     last = jnp.zeros(reward.shape[1], reward.dtype)
     totals = lax.scan(back, last, (own, rate), reverse=True)[1]
@@ -181,7 +186,7 @@ def kernel_cotangent(
     pair, where = (seen.state, seen.action), (seen.state, seen.action, seen.entry)
     chance = known.probability[where]
     lacking = 1 - jnp.sum(known.probability, axis=-1)[pair]
-    ended = ~seen.goes_on & (seen.weight > 0)
+    ended = ~seen.goes_on & seen.taken
     share = jnp.where(seen.goes_on, weight / jnp.where(seen.goes_on, chance, 1), 0)
     whole = jnp.where(ended, -weight / jnp.where(ended, lacking, 1), 0)
     cotangent = jnp.zeros_like(known.probability).at[where].add(share)

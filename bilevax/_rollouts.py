@@ -82,7 +82,7 @@ class Rollouts(AbstractAdjoint):
             following = later = own_returns(mdp, known, policy, seen)[1:]
         given = jnp.zeros_like(weight).at[0].set(weight[0])
         cotangent = own_cotangent(mdp, known, policy, seen, weight, given, following, later)
-        return answered(lower, x, responses, in_policy, cotangent), measure
+        return answered(lower, x, mdp, responses, in_policy, cotangent), measure
 
 
 def sampled_gradient(
@@ -157,7 +157,7 @@ class Play(eqx.Module):
 
         The share of each is rho's mass over the number of those that were not cut.
         """
-        lengths = jnp.sum(self.seen.weight > 0, axis=0)
+        lengths = jnp.sum(self.seen.taken, axis=0)
 
         def place(carry, steps):
             full, used = carry
@@ -223,9 +223,8 @@ def from_start(known, policy, gain, initial, rollouts, key) -> Play:
     return Play(known, gain, state, seen, share)
 
 
-def answered(lower, x, responses, in_policy, cotangent):
+def answered(lower, x, held, responses, in_policy, cotangent):
     """<in_policy, d pi*/dx>, given the cotangent of the tables that it is through Q*."""
-    held = lax.stop_gradient(lower(x))
     through_values = pull_back(lambda x: tables(lower(x)).moved(), x, cotangent)
     by_itself = jax.grad(lambda x: of_temperature(lower(x), held, responses, in_policy))(x)
     return jax.tree.map(jnp.add, through_values, by_itself)

@@ -103,7 +103,7 @@ class VisitAverages(eqx.Module):
         following = own_returns(mdp, known, policy, seen)[1:]
         carried = _carried(known, seen, given)
         cotangent = own_cotangent(mdp, known, policy, seen, carried, given, following, following)
-        indirect = answered(lower, x, responses, in_policy, cotangent)
+        indirect = answered(lower, x, mdp, responses, in_policy, cotangent)
         direct = play.in_x(lower, upper_reward, x, to_go[1:], to_go[1:], to_go[0])
         return play.upper(), jax.tree.map(jnp.add, direct, indirect)
 
@@ -123,26 +123,28 @@ class _Visits(eqx.Module):
 
     def __init__(self, known: Tables, seen: Episodes):
         self.seen = seen
-        once = (seen.weight > 0).astype(known.reward.dtype)
+        once = seen.taken.astype(known.reward.dtype)
         self.pairs = jnp.zeros_like(known.reward).at[seen.state, seen.action].add(once)
         self.states = jnp.maximum(jnp.sum(self.pairs, axis=-1), 1)
 
     def sum(self, weight: Float[Array, "T M"]) -> Float[Array, "G A"]:
         """A weight for each step, summed over the visits to each pair."""
-        counted = jnp.where(self.seen.weight > 0, weight, 0)
+        counted = jnp.where(self.seen.taken, weight, 0)
         return jnp.zeros_like(self.pairs).at[self.seen.state, self.seen.action].add(counted)
 
     def advantage(self, to_go: Float[Array, "T M"]) -> Float[Array, "G A"]:
         """The average over a pair's visits less that over its state's; 0 where never tried."""
-        total = self.sum(to_go)
-        own, mean = total / jnp.maximum(self.pairs, 1), jnp.sum(total, axis=-1) / self.states
-        return jnp.where(self.pairs > 0, own - mean[:, None], 0)
+        return jnp.where(self.pairs > 0, self.centred(self.sum(to_go)), 0)
 
     def shared(self, weight: Float[Array, "G A"]) -> Float[Array, "T M"]:
         """For each step the factor c with sum c z = sum weight advantage(z), for any z."""
-        own, mean = weight / jnp.maximum(self.pairs, 1), jnp.sum(weight, axis=-1) / self.states
-        factor = own - mean[:, None]
-        return jnp.where(self.seen.weight > 0, factor[self.seen.state, self.seen.action], 0)
+        factor = self.centred(weight)[self.seen.state, self.seen.action]
+        return jnp.where(self.seen.taken, factor, 0)
+
+    def centred(self, total: Float[Array, "G A"]) -> Float[Array, "G A"]:
+        """A total for each pair, per visit to the pair, less the state's own per visit to it."""
+        mean = jnp.sum(total, axis=-1) / self.states
+        return total / jnp.maximum(self.pairs, 1) - mean[:, None]
 
 
 def _one_context(initial, states, key):
@@ -162,4 +164,4 @@ def _carried(known, seen, given):
         return rate * total, total
 
     rate = jnp.where(seen.goes_on, known.discount[seen.state], 0)
-    return lax.scan(forth, jnp.zeros_like(given[0]), (given, seen.weight > 0, rate))[1]
+    return lax.scan(forth, jnp.zeros_like(given[0]), (given, seen.taken, rate))[1]
