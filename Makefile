@@ -91,7 +91,7 @@ export CHECK_PYTHON
 $(ENV_DONE): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the PATH: install Python 3.11 or newer, or name it with make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c "$$CHECK_PYTHON"
-	@echo "Setting up $(VENV) with the packages of requirements.lock: once, one to three minutes, about 1 GB ..."
+	@echo "Setting up $(VENV) with the packages of requirements.lock: once, two to five minutes, about 1 GB ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --require-hashes --requirement requirements.lock
 	@touch $@
