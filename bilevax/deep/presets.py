@@ -197,7 +197,7 @@ def _minatar(game: str) -> Preset:
             penalty_weight=_MINATAR_WEIGHT[game](rounds),
             # The tracker's steps are lost to the policy; and where a lucky tracker counts as a
             # better response, the fit lowers the reward of what it has just found.
-            tracker_share=1 / 16,
+            tracker_share=_MINATAR_SHARE.get(game, 1 / 16),
             errors=4.0,
             frames=16_384,
             scored_steps=128,
@@ -253,6 +253,10 @@ _MINATAR_WEIGHT: dict[str, Callable[[int], AbstractWeight | float]] = {
     "SpaceInvaders": lambda rounds: 30.0,
     "Freeway": lambda rounds: 10_000.0,
 }
+
+# A return still rises to the end of a run in Freeway, so that steps count most there: on seeds 20
+# to 25 the median is 44.3 with one of the 64 environments for the tracker.
+_MINATAR_SHARE = {"Freeway": 1 / 64}
 
 
 def _atari(game: str) -> Preset:
