@@ -96,6 +96,7 @@ def test_learning_from_preferences_gives_the_numbers_of_the_library(own, method)
     assert row["environment_steps"] == run.seeds[0].steps
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_is_a_row_with_its_reason(own, monkeypatch):
     from bilevax.deep.rlhf import rounds
 

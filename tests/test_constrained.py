@@ -164,6 +164,7 @@ def cost_of(mdp, costs, policy):
     return jnp.stack([evaluation.expected_return(cost) for cost in costs])
 
 
+@pytest.mark.slow
 def test_float32_meets_a_limit_to_its_own_rounding():
     single = [jnp.asarray(z, jnp.float32) for z in (REWARD, KERNEL, COSTS[:1])]
     mdp = bx.MDP(single[0], single[1], discount=jnp.float32(0.8), tau=jnp.float32(0.3))

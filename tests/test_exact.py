@@ -195,7 +195,7 @@ def followers(rng):
     return _general(rng, lower, 0.3 * rng.normal(size=6))
 
 
-CASES = (simultaneous, sequential, followers)
+CASES = (simultaneous, sequential, pytest.param(followers, marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda make: make.__name__)

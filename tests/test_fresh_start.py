@@ -33,6 +33,15 @@ def pairs(**own):
     return Pairs(segment, segment, given)
 
 
+PAIR = {kind: pairs(**{kind: 1}) for kind in ("equal", "preferring", "skipped")}
+
+
+@eqx.filter_jit
+def added(buffer, pair):
+    """The buffer with this pair; one program for all."""
+    return buffer.add(jax.random.key(0), pair.first, pair.second, pair.answers)
+
+
 @pytest.mark.parametrize(
     ("latest", "earlier", "capacity", "expected"),
     [
@@ -50,13 +59,13 @@ def pairs(**own):
 def test_a_round_of_equal_answers_after_hardly_any_other_guides_no_policy(
     latest, earlier, capacity, expected
 ):
-    buffer, add = PreferenceBuffer.empty(capacity, pairs(equal=1).first), jax.random.key(0)
+    buffer = PreferenceBuffer.empty(capacity, PAIR["equal"].first)
     for part in (earlier, latest):
-        before, new = buffer.added, pairs(**part)
-        for start in range(0, new.answers.second.size, 10):
-            some = new.take(slice(start, start + 10))
-            buffer = buffer.add(add, some.first, some.second, some.answers)
-    assert bool(unguided(buffer, before, 0.05)) is expected
+        before = buffer.added
+        for kind, count in part.items():
+            for _ in range(count):
+                buffer = added(buffer, PAIR[kind])
+    assert bool(eqx.filter_jit(unguided)(buffer, before, 0.05)) is expected
 
 
 @pytest.mark.slow

@@ -284,9 +284,8 @@ def test_the_known_values_of_bimatrix_games_are_those_of_linear_programs(game):
     assert optimal_commitment(leader, follower) == pytest.approx(known)
 
 
-@pytest.mark.parametrize(
-    "game", [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 4]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("game", [1, 3, 4])
 def test_the_penalty_method_comes_close_to_the_optimal_commitment(game):
     zoo = problems.bimatrix(game=game)
     x0 = zoo.starts(jax.random.key(0), zoo.default_starts)

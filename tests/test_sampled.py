@@ -202,6 +202,7 @@ def test_the_test_of_bias_sees_any_one_term_missing(name, parts):
     assert misfit(found[2], in_logits(flat(own), flat(unregularised))) < 1e-3
 
 
+@pytest.mark.slow
 def test_tables_cut_the_variance_and_leave_the_mean():
     problem, x, own, _ = setting("simultaneous")
     simulator, policies = sm.as_simulator(problem), jnp.stack([own, own])

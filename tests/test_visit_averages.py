@@ -78,13 +78,18 @@ def test_a_step_is_the_formula_by_loops_over_the_visits(length, cuts, monkeypatc
     rollout = rollouts.rollout
     monkeypatch.setattr(rollouts, "rollout", lambda *a: played.append(rollout(*a)) or played[0])
     problem = Moving(shares=(0.6, 1.4), paid=0.0, alone="reward")
-    mdp, gain = problem.lower(X), np.reshape(problem.upper_reward(X), (6, 2))
-    slope = jax.jacobian(lambda x: problem.lower(x).reward)(X).reshape(6, 2, 3)
     averages = VisitAverages(12, 6, 2 * length, streams=2)
-    response = bx.best_responses(mdp)
-    upper, found = averages.hypergradient(problem.lower, problem.upper_reward, X, response, KEY)
 
-    (seen,), discount = played, float(mdp.discount)
+    @eqx.filter_jit
+    def step():
+        mdp, gain = problem.lower(X), jnp.reshape(problem.upper_reward(X), (6, 2))
+        slope = jax.jacobian(lambda x: problem.lower(x).reward)(X).reshape(6, 2, 3)
+        found = averages.hypergradient(
+            problem.lower, problem.upper_reward, X, bx.best_responses(mdp), KEY
+        )
+        return found, played, mdp.discount, mdp.tau, gain, slope
+
+    (upper, found), (seen,), discount, tau, gain, slope = jax.tree.map(np.asarray, step())
     episodes, whole, filled, used = [], 0, 0, 0
     for m in range(12):
         alive = int(np.sum(seen.weight[:, m] > 0))
@@ -110,7 +115,7 @@ def test_a_step_is_the_formula_by_loops_over_the_visits(length, cuts, monkeypatc
         return np.mean(followed[pair], axis=0) - np.mean(there, axis=0)
 
     terms = [counted[p] * advantage(earned, p) * advantage(moved, p) for p in counted]
-    expected = -np.sum(terms, axis=0) / float(mdp.tau)
+    expected = -np.sum(terms, axis=0) / tau
     assert np.max(np.abs(expected)) > 0.01
     np.testing.assert_allclose(upper, -sum(counted[p] * gain[p] for p in counted), rtol=1e-12)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
@@ -146,6 +151,12 @@ def test_a_step_sees_one_context_drawn_by_its_mass():
 
 
 def test_a_state_in_which_one_action_alone_was_tried_teaches_nothing():
-    problem = Moving(paid=0.0, alone="reward")
-    assert np.all(estimated(problem, VisitAverages(1, 1), 1) == 0)
+    problem, averages = Moving(paid=0.0, alone="reward"), VisitAverages(1, 1)
+
+    @jax.jit
+    def step():
+        response = bx.best_responses(problem.lower(X))
+        return averages.hypergradient(problem.lower, problem.upper_reward, X, response, KEY)
+
+    assert np.all(step()[1] == 0)
     assert np.all(np.abs(estimated(problem, VisitAverages(1000, 60), 1)) > 0.001)
