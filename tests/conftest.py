@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 # Nine tenths of the suite's time is compilation, of programs that run once on tiny arrays: they are
-# compiled with little optimisation, the older emitters of fused loops and narrow vectors, in a
-# quarter of the time. JAX reads this when it is imported; XLA_FLAGS set from outside come first.
+# compiled with little optimisation, the older emitters of fused loops and narrow vectors, much
+# faster. JAX reads this when it is imported; XLA_FLAGS set from outside come first.
 quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 narrow = " --xla_cpu_max_isa=SSE4_2" if platform.machine() == "x86_64" else ""
 os.environ.setdefault("XLA_FLAGS", quick + narrow)

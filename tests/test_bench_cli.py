@@ -99,7 +99,6 @@ def test_wrong_input_is_one_line_and_leaves_nothing(arguments, words, cli, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_failed_runs_are_repeated_on_request_only(own, tmp_path, cli, monkeypatch):
     monkeypatch.setattr("bilevax.cli.bench.ProcessWorker", Canned)
     out = tmp_path / "out"

@@ -195,7 +195,7 @@ def followers(rng):
     return _general(rng, lower, 0.3 * rng.normal(size=6))
 
 
-CASES = (simultaneous, sequential, pytest.param(followers, marks=pytest.mark.slow))
+CASES = (simultaneous, sequential, followers)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda make: make.__name__)
@@ -268,6 +268,7 @@ def test_the_hypergradient_matches_differences_of_the_lower_level_solved_anew(ca
     np.testing.assert_allclose(_flat(policy), optimal, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_warm_starts_from_a_far_point_do_not_change_a_gradient(case):
     shares, weight = jnp.asarray([1.0, 0.5, 2.0]), jnp.asarray(3.0)
     uniform = jax.tree.map(lambda p: (p > 0) / jnp.sum(p > 0, -1, keepdims=True), case.policy)

@@ -160,12 +160,11 @@ class Moving(eqx.Module):
         return x
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [
         hpgd(WHOLE, rollouts=PLAIN, advantage=PLAIN),
-        hpgd(WHOLE, rollouts=CRITIC, advantage=CRITIC),
+        pytest.param(hpgd(WHOLE, rollouts=CRITIC, advantage=CRITIC), marks=pytest.mark.slow),
     ],
     ids=("plain", "critic"),
 )
@@ -256,7 +255,6 @@ def test_adaptive_model_design_is_clipped_descent_on_the_hypergradient():
     np.testing.assert_allclose(step, 0.5e-3 * gradient / np.linalg.norm(gradient), atol=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "solver", "most"),
     [

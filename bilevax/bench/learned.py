@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 METHODS = ("pbrl", "drlhf", "true-reward")
 TEACHERS = ("oracle", "noisy", "mistake", "myopic")
 FIRST_SEED = 100
-"""The seed of a benchmark's seed 0: the presets of the games were chosen on 0 to 7."""
+"""The seed of a benchmark's seed 0: the presets of the games were chosen on smaller ones."""
 
 _PREFIX = "rlhf:"
 _OPTIONS = ("labels", "teacher", "rounds", "segment", "envs")
