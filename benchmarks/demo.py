@@ -118,4 +118,7 @@ def report(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Stopped; there is no report yet: run it again, it takes two minutes.")
