@@ -6,9 +6,9 @@ import platform
 import signal
 from pathlib import Path
 
-# Nine tenths of the suite's time is compilation, of programs that run once on tiny arrays: they are
-# compiled with little optimisation, the older emitters of fused loops and narrow vectors, much
-# faster. JAX reads this when it is imported; XLA_FLAGS set from outside come first.
+# Most of the suite's time is compilation, of programs that run once on tiny arrays: little
+# optimisation, the older emitters of fused loops and narrow vectors compile fastest. JAX reads this
+# when it is imported; XLA_FLAGS set from outside come first.
 quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 narrow = " --xla_cpu_max_isa=SSE4_2" if platform.machine() == "x86_64" else ""
 os.environ.setdefault("XLA_FLAGS", quick + narrow)
