@@ -117,4 +117,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("Stopped; there is no report yet: run it again, it takes two minutes.")
+        sys.exit("Stopped before there was a report: run it again to have one.")
