@@ -127,6 +127,24 @@ def test_every_job_becomes_a_row_and_a_folder_is_never_run_twice(own, tmp_path):
         run_bench(own, tmp_path / "out")
 
 
+def test_only_the_runs_of_an_edited_file_are_repeated(own, tmp_path):
+    method = tmp_path / "method.py"
+    method.write_text("def mine(problem, steps): return 1")
+    both = replace(own, methods=("own.py:good", f"{method}:mine"), cases=("cheap",), seeds=2)
+    before = run_bench(both, tmp_path / "out", make_worker=Canned)
+    assert run_bench(both, tmp_path / "out", make_worker=Canned) == before
+    method.write_text("def mine(problem, steps): return 2")
+    seen = []
+    tell = lambda progress: seen.append(progress)
+    after = run_bench(both, tmp_path / "out", make_worker=Canned, on_progress=tell)
+    repeated = [progress.row["method"] for progress in seen if progress.row]
+    assert repeated == [f"{method}:mine"] * 4
+    assert [progress.done for progress in seen] == [4, 5, 6, 7, 8]
+    assert [row["id"] == old["id"] for row, old in zip(after, before, strict=True)] == [
+        "good" in row["method"] for row in after
+    ]
+
+
 def test_failing_and_diverging_methods_become_rows(own):
     methods = tuple(f"own.py:{m}" for m in ("raises", "diverges", "no_solver", "absent"))
     rows = run_bench(replace(own, cases=("cheap",), methods=methods, seeds=1, starts=1))

@@ -97,6 +97,20 @@ def test_learning_from_preferences_gives_the_numbers_of_the_library(own, method)
 
 
 @pytest.mark.slow
+def test_a_run_with_another_preset_is_another_run(own, monkeypatch):
+    from bilevax.deep import presets
+
+    ids = lambda: [job.id for job in plan(own).jobs]
+    first = ids()
+    learned_module._prepared.cache_clear()
+    assert ids() == first
+    slower = replace(presets.preset("moving-dot"), learner=presets._a2c(2e-3))
+    monkeypatch.setattr(presets, "preset", lambda name: slower)
+    learned_module._prepared.cache_clear()
+    assert not set(ids()) & set(first)
+    learned_module._prepared.cache_clear()
+
+
 def test_a_run_that_is_stopped_is_a_row_with_its_reason(own, monkeypatch):
     from bilevax.deep.rlhf import rounds
 

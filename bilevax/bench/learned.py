@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..io.files import to_json
@@ -71,6 +72,14 @@ def planned_environment_steps(job: dict[str, Any]) -> int | None:
         except ValueError as error:
             raise ValueError(f"the case {case}: {error}") from error
     return steps
+
+
+def description(job: dict[str, Any]) -> str:
+    """The algorithm of a job with all its settings, those of the environment's preset included."""
+    from ..deep.rlhf.folder import description
+
+    with jax.enable_x64(False):
+        return description(_prepare(job).algorithm, jnp.zeros(1))
 
 
 def run_learned(job: dict[str, Any]) -> dict[str, Any]:

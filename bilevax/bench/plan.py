@@ -13,7 +13,7 @@ from ..tasks.catalogue import is_file, nearest
 from ..tasks.settings import SOLVERS
 from .budget import Budget
 from .job import environment_steps
-from .learned import is_learned, planned_environment_steps
+from .learned import description, is_learned, planned_environment_steps
 from .suite import Case, Suite, absolute_name, find_suite
 
 NETWORKS = "BILEVAX_ROAD_NETWORKS"
@@ -56,7 +56,8 @@ class Job:
     """One run: a method on a case from one start. All that a process needs to know about it.
 
     Attributes:
-        id: a hash of what the run is, the version included.
+        id: a hash of what the run is and of the code behind it: the version, and what files of
+            one's own hold.
         number: its place in the plan.
         group: jobs of one group are likely to share what is compiled.
         steps: the number of steps; ``None`` is the problem's own, until a calibration.
@@ -83,16 +84,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The arguments and the jobs that they stand for."""
+    """The arguments and the jobs that they stand for.
+
+    ``fingerprint`` is a hash of what the runs are, whatever files of one's own hold: with those
+    edited it is the same benchmark, of which some runs have to be repeated.
+    """
 
     arguments: Arguments
     suite: Suite
     jobs: tuple[Job, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all jobs."""
-        return _hash([job.id for job in self.jobs])
+    fingerprint: str
 
     @property
     def calibrations(self) -> tuple[Job, ...]:
@@ -128,7 +129,7 @@ def plan(arguments: Arguments) -> Plan:
         if suite.environment_steps is not None:
             budget = Budget("environment-steps", suite.environment_steps)
         arguments = replace(arguments, budget=budget)
-    jobs = []
+    jobs, runs = [], []
     for case, given in zip(cases, options, strict=True):
         problem = absolute_name(case.problem, arguments.suite)
         for method in arguments.methods:
@@ -150,11 +151,13 @@ def plan(arguments: Arguments) -> Plan:
                 amount=budget.amount,
             )
             first = replace(first, steps=_steps(first))
+            code = _code(first)
             for seed in range(arguments.seeds):
                 for start in range(arguments.starts):
                     job = replace(first, number=len(jobs), seed=seed, start=start)
-                    jobs.append(replace(job, id=_identity(job, case)))
-    return Plan(arguments, suite, tuple(jobs))
+                    runs.append(_identity(job, case))
+                    jobs.append(replace(job, id=_hash([runs[-1], *code])))
+    return Plan(arguments, suite, tuple(jobs), _hash(runs))
 
 
 def short(name: str) -> str:
@@ -189,6 +192,13 @@ def _identity(job: Job, case: Case) -> str:
     what = [job.suite, job.case, case.problem, dict(case.options), dict(case.files)]
     budget = [job.steps, job.budget]
     return _hash([*what, short(job.method), job.seed, job.start, job.starts, budget, __version__])
+
+
+def _code(job: Job) -> list[str]:
+    """What stands behind the names of a job and may change without them."""
+    files = [Path(name.rpartition(":")[0]) for name in (job.problem, job.method) if is_file(name)]
+    code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()]
+    return code + ([description(asdict(job))] if is_learned(job.problem) else [])
 
 
 def _options(case: Case, networks: str | None) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def latest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each run, in the order of the plan: a run that was repeated has its last."""
-    return sorted({row["id"]: row for row in rows}.values(), key=lambda row: row["number"])
+    last = {row["number"]: row for row in rows}
+    return [last[number] for number in sorted(last)]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":

@@ -77,9 +77,9 @@ def run_bench(
         speeds = {}
         if work.calibrations:
             with Lines(directory / SPEEDS) as file:
-                known = _kept(file.lines, retry_failed)
+                known = _kept(file.lines, work.calibrations, retry_failed)
                 speeds = _calibrated(work, known, file.append, make_worker, workers, tell)
-        known = _kept(written.lines, retry_failed)
+        known = _kept(written.lines, work.jobs, retry_failed)
         _run(work, speeds, known, written.append, make_worker, workers, tell)
         return latest(written.lines)
 
@@ -146,10 +146,13 @@ def _config(work: Plan) -> dict[str, Any]:
     )
 
 
-def _kept(lines: Sequence[dict[str, Any]], retry_failed: bool) -> dict[str, dict[str, Any]]:
-    """By id, the last line of all that need not be run again."""
-    last = {line["id"]: line for line in lines}
-    return {id: line for id, line in last.items() if not (retry_failed and line["error"])}
+def _kept(
+    lines: Sequence[dict[str, Any]], jobs: Sequence[Job], retry_failed: bool
+) -> dict[str, dict[str, Any]]:
+    """By id, the last line of all jobs that need not be run again."""
+    last, asked = {line["id"]: line for line in lines}, {job.id for job in jobs}
+    again = lambda id: id not in asked or (retry_failed and last[id]["error"])
+    return {id: line for id, line in last.items() if not again(id)}
 
 
 def _calibrated(

@@ -66,27 +66,26 @@ def checkpoint_path(folder: Path, seed: int) -> Path:
     return folder / f"seed{seed}.checkpoint"
 
 
-def fingerprint(algorithm: AbstractAlgorithm, teacher: object, seed: int, first: RLHFState) -> str:
-    """A hash of all that a run depends on: algorithm, teacher, seed, versions and device kind."""
+def description(algorithm: AbstractAlgorithm, parameters: PyTree) -> str:
+    """All that an algorithm computes with: settings, arrays, its optimiser's moves of these."""
     # An optimiser is made of closures; only what it computes shows its learning rate.
-    agent = first.policy.agent
-    moves = jax.make_jaxpr(algorithm.setup.learner.optimizer.update)(
-        agent.network, agent.optimizer_state, agent.network
-    )
+    optimizer = algorithm.setup.learner.optimizer
+    moves = jax.make_jaxpr(optimizer.update)(parameters, optimizer.init(parameters), parameters)
     numbers = lambda z: jax.random.key_data(z) if checkpoint.is_key(z) else z
     leaves = filter(eqx.is_array, jax.tree.leaves(algorithm))
     arrays = [np.asarray(numbers(z)).tolist() for z in leaves]
-    parts = [
-        algorithm,
-        algorithm.setup.sampler.spec,
-        teacher,
-        seed,
-        moves,
-        arrays,
-        *_versions().values(),
-    ]
-    text = "\n".join(re.sub(r" at 0x[0-9a-f]+", "", repr(part)) for part in parts)
+    return _lines(algorithm, algorithm.setup.sampler.spec, moves, arrays)
+
+
+def fingerprint(algorithm: AbstractAlgorithm, teacher: object, seed: int, first: RLHFState) -> str:
+    """A hash of all that a run depends on: algorithm, teacher, seed, versions and device kind."""
+    described = description(algorithm, eqx.filter(first.policy.agent.network, eqx.is_array))
+    text = "\n".join([described, _lines(teacher, seed, *_versions().values())])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lines(*parts):
+    return "\n".join(re.sub(r" at 0x[0-9a-f]+", "", repr(part)) for part in parts)
 
 
 def save_state(path: Path, state: RLHFState, mark: str, seconds: float) -> None:
