@@ -24,7 +24,7 @@ class Terms(eqx.Module):
 
     Attributes:
         upper: f.
-        penalty: p, by the solver's own oracle (NaN where not computed).
+        penalty: p, by the solver's own oracle (0 at a best response, NaN where not computed).
         converged: whether every oracle met its tolerance.
         curvature: per player, that of the differentiated function in each state's policy. ``None``
             where tau is 0, and where no natural step is known.
@@ -151,6 +151,10 @@ class AbstractEstimator(eqx.Module):
 
         The gradient passes through the steps (``learned_policy``). The memory is renewed.
         """
+
+    def evidence(self, memory: PyTree) -> PyTree:
+        """What of the memory ``certify`` asks for: all of it, nothing where the model is known."""
+        return memory
 
     @abc.abstractmethod
     def certify(

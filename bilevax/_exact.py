@@ -169,6 +169,9 @@ class Exact(AbstractEstimator):
         terms = Terms(upper, jnp.full_like(upper, jnp.nan), jnp.asarray(True), None)
         return terms, gradient, learned, eqx.tree_at(_kept, memory, inverses)
 
+    def evidence(self, memory):
+        return None
+
     def certify(self, x, policy, memory=None, key=None):
         lower = self._lower(x)
         mdps, evaluations = _evaluate(lower, policy)
@@ -191,7 +194,8 @@ class Exact(AbstractEstimator):
         return over_players(one, mdps, policy, step)
 
     def tempered(self, factor):
-        return Exact(self.problem, factor)
+        before = 1.0 if self.temperature is None else self.temperature
+        return Exact(self.problem, before * factor)
 
     def project(self, x):
         return self.problem.project(x)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ._estimator import AbstractEstimator
 from ._solution import Solution
-from ._solve import advance, finish, start
+from ._solve import advance, answer, certify, conclude, start
 from ._solver.base import AbstractSolver, State
 from ._types import Array, Key, PyTree
 
@@ -61,17 +61,27 @@ def compile_program(
     begin = lambda x0, key: starting(estimator, solver, x0, None, key)
     states = [begin(x0, key) for x0, key in zip(points, keys, strict=True)]
     step = advance.lower(estimator, solver, states[0], targets[max_steps], small)
-    last = finish.lower(estimator, solver, states[0], small, feasible)
     with ThreadPoolExecutor(1) as pool:
-        finishing = pool.submit(last.compile)
-        advancing = step.compile()
-        certifying = finishing.result()
+        moving = pool.submit(step.compile)
+        answering = answer.lower(estimator, solver, states[0]).compile()
+        found = answering(estimator, solver, states[0])
+        evidence = estimator.evidence(states[0].memory)
+        to_certify = certify.lower(estimator, found.x, found.policy, evidence, found.key)
+        certifying = to_certify.compile()
+        advancing = moving.result()
+
+    def finish(state):
+        found = answering(estimator, solver, state)
+        evidence = estimator.evidence(state.memory)
+        certificate = certifying(estimator, found.x, found.policy, evidence, found.key)
+        return conclude(found, certificate, state, small, feasible)
+
     # The program's text holds every constant in it. With the arrays that it is given and the first
     # states it decides all numbers to come.
     given = (eqx.filter((estimator, solver), eqx.is_array), states, keys, small)
     return Program(
         advance=lambda state, target: advancing(estimator, solver, state, target, small),
-        finish=lambda state: certifying(estimator, solver, state, small, feasible),
+        finish=finish,
         targets=targets,
         states=states,
         seconds=time.perf_counter() - began,

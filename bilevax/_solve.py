@@ -1,18 +1,20 @@
 """The only outer loop."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ._check import check_first_value, check_limits, check_problem
-from ._estimator import AbstractEstimator
+from ._estimator import AbstractEstimator, Certificate
 from ._exact import Exact
 from ._interval import ends, is_known
 from ._problem import Problem
 from ._solution import RESULTS, Solution
 from ._solver.base import AbstractSolver, State, step_key
-from ._types import Array, Int, Key, PyTree, concrete
+from ._types import Array, Bool, Int, Key, PyTree, concrete
 
 
 def solve(
@@ -95,34 +97,53 @@ def advance(
     return lax.while_loop(cond, lambda state: solver.step(estimator, state), state)
 
 
-@eqx.filter_jit
 def finish(
-    estimator: AbstractEstimator, solver: AbstractSolver, state: State, tol, gap_tol
+    estimator: AbstractEstimator, solver: AbstractSolver, state: State, tol: Array, gap_tol: Array
 ) -> Solution:
     """The certified solution of a state."""
-    x, policy = solver.answer(estimator, state)
-    certificate = estimator.certify(x, policy, state.memory, step_key(state))
-    gap = certificate.gap
-    progress = state.progress
-    lowest, highest = ends(gap.absolute)
-    finite = ~state.failed & is_known(certificate.upper) & ~jnp.isnan(highest)
-    result = RESULTS.where(
-        (progress.gradient_norm <= tol) | (tol <= 0),
-        RESULTS.successful,
-        RESULTS.max_steps_reached,
-    )
-    result = RESULTS.where(highest <= gap_tol, result, RESULTS.undecided)
-    result = RESULTS.where(lowest <= gap_tol, result, RESULTS.infeasible)
-    result = RESULTS.where(finite, result, RESULTS.nonfinite)
+    found = answer(estimator, solver, state)
+    evidence = estimator.evidence(state.memory)
+    certificate = certify(estimator, found.x, found.policy, evidence, found.key)
+    return conclude(found, certificate, state, tol, gap_tol)
+
+
+class Answer(NamedTuple):
+    """What a solver answers, whether it had settled, and the key of the certificate."""
+
+    x: PyTree
+    policy: PyTree
+    settled: Bool[Array, ""]
+    key: Key
+
+
+@eqx.filter_jit
+def answer(estimator: AbstractEstimator, solver: AbstractSolver, state: State) -> Answer:
+    """The solver's answer at a state."""
+    return Answer(*solver.answer(estimator, state), solver.settled(state), step_key(state))
+
+
+@eqx.filter_jit
+def certify(
+    estimator: AbstractEstimator, x: PyTree, policy: PyTree, evidence: PyTree, key: Key
+) -> Certificate:
+    """The certificate, apart from the solver: one program certifies the answers of all."""
+    return estimator.certify(x, policy, evidence, key)
+
+
+def conclude(
+    found: Answer, certificate: Certificate, state: State, tol: Array, gap_tol: Array
+) -> Solution:
+    """The solution that an answer and its certificate make."""
+    gap, progress = certificate.gap, state.progress
     return Solution(
-        x=x,
-        policy=policy,
+        x=found.x,
+        policy=found.policy,
         upper_value=certificate.upper,
         best_response_value=certificate.upper_at_best_response,
         gap=gap.absolute,
         relative_gap=gap.relative,
         largest_loss=gap.largest,
-        result=result,
+        result=_result(certificate, found.settled, progress, state.failed, tol, gap_tol),
         stats=dict(
             steps=state.step,
             penalty_weight=progress.penalty_weight,
@@ -131,3 +152,17 @@ def finish(
         ),
         state=state,
     )
+
+
+@eqx.filter_jit
+def _result(certificate, settled, progress, failed, tol, gap_tol):
+    lowest, highest = ends(certificate.gap.absolute)
+    finite = ~failed & is_known(certificate.upper) & ~jnp.isnan(highest)
+    result = RESULTS.where(
+        ((progress.gradient_norm <= tol) & settled) | (tol <= 0),
+        RESULTS.successful,
+        RESULTS.max_steps_reached,
+    )
+    result = RESULTS.where(highest <= gap_tol, result, RESULTS.undecided)
+    result = RESULTS.where(lowest <= gap_tol, result, RESULTS.infeasible)
+    return RESULTS.where(finite, result, RESULTS.nonfinite)

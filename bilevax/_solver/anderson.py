@@ -113,6 +113,10 @@ class Anderson(AbstractSolver):
             progress=moved.progress,
         )
 
+    @property
+    def compares_values(self):
+        return True
+
     def settled(self, state):
         return jnp.asarray(True)
 

@@ -35,6 +35,13 @@ class Annealed(AbstractSolver):
         if self.steps < 1:
             raise ValueError(f"Annealed: steps is {self.steps}; give at least 1.")
 
+        if self.solver.compares_values:
+            raise ValueError(
+                f"Annealed: solver is {type(self.solver).__name__}, which compares values of one "
+                "objective, and cooling changes it; anneal another solver, and start this one "
+                "from its answer."
+            )
+
     def init(self, estimator, x, policy, key):
         return self.solver.init(estimator, x, policy, key)
 

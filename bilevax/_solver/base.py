@@ -74,6 +74,11 @@ class AbstractSolver(eqx.Module):
         """Transitions that a step draws, at most; ``None`` where it samples no episodes."""
         return None
 
+    @property
+    def compares_values(self) -> bool:
+        """Whether steps compare values of the objective, which then may not change meanwhile."""
+        return False
+
     @abc.abstractmethod
     def settled(self, state: State) -> Bool[Array, ""]:
         """Whether the solver may stop on a small gradient (its schedule has ended)."""

@@ -37,5 +37,5 @@ class ImplicitGradient(AbstractSolver):
 
     def answer(self, estimator, state):
         # The state's policy answers the x before the last move; the best response at x is wanted.
-        _, _, policy, _ = estimator.hypergradient(self.oracle, state.x, state.memory, state.key)
-        return state.x, policy
+        found = estimator.best_response_value(self.oracle, state.x, state.memory, step_key(state))
+        return state.x, found[1]

@@ -97,13 +97,17 @@ class QuasiNewton(AbstractSolver):
             progress=progress,
         )
 
+    @property
+    def compares_values(self):
+        return True
+
     def settled(self, state):
         return jnp.asarray(True)
 
     def answer(self, estimator, state):
         x = state.update.x
-        _, _, policy, _ = estimator.hypergradient(self.oracle, x, state.memory, state.key)
-        return x, policy
+        found = estimator.best_response_value(self.oracle, x, state.memory, step_key(state))
+        return x, found[1]
 
     def _lbfgs(self):
         return optax.scale_by_lbfgs(self.memory_size)

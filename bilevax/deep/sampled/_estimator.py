@@ -228,6 +228,7 @@ class Sampled(AbstractEstimator):
         return Certificate(mean_interval(upper, self.confidence), None, Gap(gap, None, None))
 
     def tempered(self, factor):
+        factor = factor if self.temperature is None else self.temperature * factor
         return eqx.tree_at(lambda e: e.temperature, self, factor, is_leaf=lambda node: node is None)
 
     def mirror_step(self, x, policy, step):
