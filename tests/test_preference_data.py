@@ -252,7 +252,12 @@ def test_a_folder_of_clips_is_answered_later_in_any_order_and_survives_a_restart
     np.testing.assert_array_equal(answers.second, [0.5, 1])
     np.testing.assert_array_equal(answers.weight, [0, 1])
     assert np.all(np.isnan(first.reward))
+    assert labeller.collect() == [] and labeller.waiting == ["000001", "000003"]
 
+    # A run that ends before it has saved them is given them again, one that acknowledged is not.
+    ((_, _, same),) = FolderLabeller(tmp_path, gray).collect()
+    np.testing.assert_array_equal(same.weight, answers.weight)
+    labeller.acknowledge()
     again = FolderLabeller(tmp_path, gray)
     assert again.collect() == [] and again.waiting == ["000001", "000003"]
     more = numbered(7, 1)

@@ -1,5 +1,6 @@
 """The scale of a learned reward, and correlation."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,6 +36,18 @@ def test_the_normaliser_forgets_and_can_put_the_usual_step_at_zero():
 def test_constant_predictions_become_zero_not_infinite():
     normaliser = RewardNormalizer.create().update(jnp.full(4, 7.0))
     np.testing.assert_array_equal(normaliser.apply(jnp.full(4, 7.0)), 0)
+
+
+@pytest.mark.parametrize("quantile", [None, 0.5])
+def test_what_is_not_real_counts_nothing(quantile):
+    reward = jnp.asarray([[1.0, 99.0, 2.0], [4.0, -7.0, 99.0]])
+    real = jnp.asarray([[True, False, True], [True, True, False]])
+    before = RewardNormalizer.create(quantile=quantile).update(jnp.asarray([3.0, 5.0]))
+    found, wanted = before.update(reward, real), before.update(reward[real])
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    everything = before.update(reward, jnp.ones_like(real))
+    np.testing.assert_allclose(everything.variance, before.update(reward).variance, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "value"), [("decay", 1.5), ("quantile", -0.1)])

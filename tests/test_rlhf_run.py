@@ -25,7 +25,7 @@ from bilevax.deep.rlhf.base import cut, fitted, mean_reward
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
-from bilevax.deep.rlhf.queries import choose
+from bilevax.deep.rlhf.queries import ask, choose
 from bilevax.deep.rlhf.run import run_rlhf
 from bilevax.deep.rollout import collect, start_actors
 from bilevax.deep.sampler import CompiledSampler
@@ -230,6 +230,14 @@ def test_a_reward_model_that_is_not_finite_stops_its_seed_alone(tmp_path):
     assert [p.name for p in (tmp_path / "run").glob("*.checkpoint")] == ["seed1.checkpoint"]
 
 
+def test_a_segment_longer_than_every_episode_stops_the_run_before_anyone_is_asked():
+    sampler = CompiledSampler(Catcher(), 8, 5)
+    longer = dataclasses.replace(SETUP, sampler=sampler, segment=6, window=4, steps=480)
+    run = run_rlhf(DRLHF(longer), 1, episodes=4)
+    assert "no episode is as long as a segment, 6 steps; give a shorter one" in run.faults[0]
+    assert run.seeds[0].labels == 0
+
+
 class Late(AbstractLabeller):
     """Prefers the first of every pair, one round late."""
 
@@ -249,6 +257,14 @@ def test_answers_may_come_a_round_late():
     run = run_rlhf(ALGORITHM, 1, labeller=Late(), episodes=4)
     first, second, _ = SETUP.asked
     assert [line["labels"] for line in run.history] == [0, first, first + second]
+    # No answer, no share of equal ones: not even that of answers from before.
+    assert [math.isnan(line["equal_share"]) for line in run.history] == [True, False, False]
+    late = Late()
+    setup, state = SETUP, ALGORITHM.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 3)
+    state = ask(setup, ask(setup, state, late, keys, first), late, keys, 0)
+    assert jnp.sum(state.fresh.answers.weight) == first
+    assert jnp.sum(ask(setup, state, late, keys, 0).fresh.answers.weight) == 0
     with pytest.raises(ValueError, match="one labeller cannot answer 2 seeds"):
         run_rlhf(ALGORITHM, 2, labeller=Late())
 

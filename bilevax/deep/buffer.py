@@ -77,7 +77,11 @@ class PreferenceBuffer(eqx.Module):
 
     @property
     def most_held_out(self) -> int:
-        """A bound on the number of held-out rows, for arrays of fixed shape."""
+        """How many held-out rows are measured at most: arrays need a fixed shape.
+
+        All of them, but where a batch has been overwritten in part its last ones may be one or two
+        too many.
+        """
         return int(np.ceil(self.capacity * self.share)) + 1 if self.share else 0
 
     def add(

@@ -36,6 +36,9 @@ class AbstractLabeller(abc.ABC):
     def collect(self) -> list[Answered]:
         """What was answered since the last call; each query is given back once."""
 
+    def acknowledge(self) -> None:  # noqa: B027 (most have nothing to note)
+        """Told once what was collected is saved: a later run need not be given it again."""
+
 
 class ScriptedLabeller(AbstractLabeller):
     """Answers every query at once, by a scripted teacher."""
@@ -69,7 +72,9 @@ class FolderLabeller(AbstractLabeller):
 
     Answers may come in any order and at any time, from several people and after a restart: a
     labeller opened on the same folder goes on where the last one stopped. An answered query is
-    given back once and noted in ``collected.txt``; its true reward is unknown and comes as NaN.
+    given back once, and noted in ``collected.txt`` by ``acknowledge``, so that a run which is
+    killed before it has saved what it collected finds it again. The true reward is unknown and
+    comes as NaN.
     Only observations are shown, so score, lives and the end of an episode stay hidden unless the
     observation shows them.
 
@@ -90,12 +95,13 @@ class FolderLabeller(AbstractLabeller):
     ):
         self._directory, self._to_rgb = Path(directory), to_rgb
         self._enlarge, self._frame_time = enlarge, frame_time
+        self._given: list[str] = []
         self._answers.mkdir(parents=True, exist_ok=True)
 
     @property
     def waiting(self) -> list[str]:
         """The queries whose answers have not been collected, oldest first."""
-        done = set(self._lines("collected.txt"))
+        done = {*self._lines("collected.txt"), *self._given}
         return [query for query in self._queries() if query not in done]
 
     def submit(self, first: Segments, second: Segments) -> None:
@@ -128,9 +134,15 @@ class FolderLabeller(AbstractLabeller):
         first, second = zip(*(self._read_pair(query) for query, _ in answered), strict=True)
         numbers = jnp.asarray([numbers for _, numbers in answered])
         joined = lambda parts: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-        done = [*self._lines("collected.txt"), *(query for query, _ in answered)]
-        write_text(self._directory / "collected.txt", "\n".join(done) + "\n")
+        self._given += [query for query, _ in answered]
         return [(joined(first), joined(second), Answers(numbers[:, 0], numbers[:, 1]))]
+
+    def acknowledge(self) -> None:
+        """Notes in ``collected.txt`` what has been collected."""
+        if self._given:
+            done = [*self._lines("collected.txt"), *self._given]
+            write_text(self._directory / "collected.txt", "\n".join(done) + "\n")
+            self._given = []
 
     @property
     def _answers(self):

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._types import Array, Float, Scalar
+from .._types import Array, Bool, Float, Scalar
 
 
 class RewardNormalizer(eqx.Module):
@@ -49,19 +49,29 @@ class RewardNormalizer(eqx.Module):
         """The standard deviation of the predictions; 1 where they are all the same."""
         return jnp.where(self.variance > 0, jnp.sqrt(self.variance), 1)
 
-    def update(self, reward: Float[Array, "*B"]) -> "RewardNormalizer":
-        """With another batch of predictions taken into account (Chan et al. 1979)."""
+    def update(
+        self, reward: Float[Array, "*B"], real: Bool[Array, "*B"] | None = None
+    ) -> "RewardNormalizer":
+        """With another batch of predictions taken into account, where ``real`` (all by default).
+
+        By Chan et al. (1979); with none of them real nothing changes.
+        """
+        size, mean, spread = reward.size, jnp.mean(reward), jnp.var(reward)
+        if real is not None:
+            size = jnp.sum(real)
+            mean = jnp.mean(reward, where=real)
+            spread = jnp.var(reward, where=real)
         old = self.decay * self.count
-        count = old + reward.size
-        mean = jnp.mean(reward)
+        count = old + size
         shift = mean - self.mean
-        moved = self.mean + shift * reward.size / count
-        within = (old * self.variance + reward.size * jnp.var(reward)) / count
+        moved = self.mean + shift * size / count
+        within = (old * self.variance + size * spread) / count
         center = moved
         if self.quantile is not None:
-            now = jnp.minimum(jnp.quantile(reward, self.quantile), mean)
-            center = self.center + (now - self.center) * reward.size / count
-        variance = within + shift**2 * old * reward.size / count**2
+            known = reward if real is None else jnp.where(real, reward, jnp.nan)
+            now = jnp.minimum(jnp.nanquantile(known, self.quantile), mean)
+            center = self.center + (now - self.center) * size / count
+        variance = within + shift**2 * old * size / count**2
         return RewardNormalizer(center, moved, variance, count, self.decay, self.quantile)
 
     def apply(self, reward: Float[Array, "*B"]) -> Float[Array, "*B"]:

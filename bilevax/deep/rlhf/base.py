@@ -23,7 +23,15 @@ from ..reward_model import FitMetrics, Penalty, RewardModel, RewardState
 from ..reward_network import AbstractReward, MLPReward, StridedReward
 from ..reward_scale import RewardNormalizer, correlation
 from ..rollout import Rollout
-from ..sampler import AbstractExtra, AbstractRate, AbstractSampler, NoExtra, Summary, TrueRate
+from ..sampler import (
+    AbstractExtra,
+    AbstractRate,
+    AbstractSampler,
+    HostSampler,
+    NoExtra,
+    Summary,
+    TrueRate,
+)
 from ..segments import Segments, draw_segments, valid_starts
 from ..teacher import Answers
 from .setup import Setup
@@ -184,17 +192,26 @@ def reward_network(key: Key, sampler: AbstractSampler) -> AbstractReward:
 @eqx.filter_jit
 def cut(setup: Setup, window: Rollout, key: Key, count: int) -> tuple[Segments, Array]:
     """``count`` segments of a window, and whether it held that many different ones."""
-    valid = valid_starts(window.terminated, window.truncated, window.fake, setup.segment)
     return draw_segments(
         key,
         window.observation,
         window.action,
         window.log_prob,
         window.reward,
-        valid,
+        _starts(setup, window),
         setup.segment,
         count,
     )
+
+
+@eqx.filter_jit
+def holds_segment(setup: Setup, window: Rollout) -> Array:
+    """Whether some episode of a window is as long as a segment; all cut from others are void."""
+    return jnp.any(_starts(setup, window))
+
+
+def _starts(setup, window):
+    return valid_starts(window.terminated, window.truncated, window.fake, setup.segment)
 
 
 def fitted(
@@ -205,7 +222,7 @@ def fitted(
         state.reward, state.buffer, key, steps=steps, batch=setup.batch, penalty=penalty
     )
     state = eqx.tree_at(lambda s: s.reward, state, reward)
-    return eqx.tree_at(lambda s: s.normalizer, state, renewed_normalizer(state)), metrics
+    return eqx.tree_at(lambda s: s.normalizer, state, renewed_normalizer(setup, state)), metrics
 
 
 def improved(
@@ -240,10 +257,12 @@ def one_policy_round(
 
 
 @eqx.filter_jit
-def renewed_normalizer(state: RLHFState) -> RewardNormalizer:
+def renewed_normalizer(setup: Setup, state: RLHFState) -> RewardNormalizer:
     """The normaliser after the model's predictions on the scored policy's own steps."""
     window = state.policy.window
-    return state.normalizer.update(state.reward.model(window.observation, window.action))
+    # Only environments outside JAX spend steps on resets.
+    real = ~window.fake if isinstance(setup.sampler, HostSampler) else None
+    return state.normalizer.update(state.reward.model(window.observation, window.action), real)
 
 
 @eqx.filter_jit
@@ -251,7 +270,8 @@ def agreement(setup: Setup, state: RLHFState, key: Key, count: int = 256) -> Sca
     """The correlation of predicted with true returns over segments of the policy; a report."""
     segments, _ = cut(setup, state.policy.window, key, count)
     predicted = jnp.mean(state.reward.model.sums(segments), axis=0)
-    return correlation(predicted, jnp.sum(segments.reward, axis=1))
+    found = correlation(predicted, jnp.sum(segments.reward, axis=1))
+    return jnp.where(holds_segment(setup, state.policy.window), found, jnp.nan)
 
 
 def _no_pairs(like: Segments, count: int) -> Pairs:

@@ -21,6 +21,8 @@ def ask(
     count: int,
 ) -> RLHFState:
     """The state with this round's answers, to ``count`` pairs; a labeller's may come later."""
+    # Until there are answers of this round there are none.
+    state = eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
     if isinstance(teacher, AbstractLabeller):
         if count:
             first, second = choose(setup, state, keys[0])
@@ -29,7 +31,7 @@ def ask(
             state = add_labels(state, pairs, jax.random.fold_in(keys[2], state.labels))
         return state
     if not count:
-        return eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
+        return state
     first, second = choose(setup, state, keys[0])
     pairs = _answered(teacher, keys[1], first, second, jnp.asarray(count))
     return add_labels(state, pairs, keys[2])

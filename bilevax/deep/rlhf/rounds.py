@@ -14,7 +14,7 @@ from ..labeller import AbstractLabeller
 from ..reward_model import FitMetrics
 from ..sampler import Summary
 from ..teacher import AbstractTeacher, Answers
-from .base import AbstractAlgorithm, RLHFState, agreement
+from .base import AbstractAlgorithm, RLHFState, agreement, holds_segment
 from .fresh_start import started_again, unguided
 from .queries import ask
 
@@ -33,6 +33,9 @@ def one_round(
     answers = state.fresh.answers
     if algorithm.asks:
         setup = algorithm.setup
+        if setup.asked[number] and not bool(holds_segment(setup, state.policy.window)):
+            fault = f"no episode is as long as a segment, {setup.segment} steps; give a shorter one"
+            return before, {}, fault
         state = ask(setup, state, teacher, keys[:3], setup.asked[number])
         steps = setup.first_fit_steps if number == 0 else setup.fit_steps
         state, metrics = algorithm.fit(state, keys[3], steps)

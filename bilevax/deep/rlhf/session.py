@@ -16,6 +16,7 @@ from jax import lax
 from ...io import checkpoint
 from ...io.files import write_json
 from ...io.run_folder import HISTORY, RESULT, history_line
+from ..labeller import AbstractLabeller
 from ..sampler import HostSampler
 from .base import RLHFState
 from .evaluation import evaluate
@@ -164,6 +165,8 @@ class Session:
         path = checkpoint_path(self.folder, seed)
         seconds = time.perf_counter() - self.began
         save_state(path, self.states[seed], self.marks[seed], seconds)
+        if isinstance(self.answers, AbstractLabeller):
+            self.answers.acknowledge()
 
     def _finish(self, seed, number, fault):
         state, line = self.states[seed], self.latest.get(seed)
