@@ -184,6 +184,7 @@ class Exact(AbstractEstimator):
         answer = answer_policy(lower, responses, equilibria)
         _, evaluations = _evaluate(lower, answer)
         at_answer = self.problem.upper(x, answer, evaluations)
+        found &= _all(responses, lambda response: response.found)
         return Certificate(upper, jnp.where(found, at_answer, jnp.nan), gap)
 
     def mirror_step(self, x, policy, step):
@@ -327,7 +328,10 @@ def _inverses(evaluations: PyTree[Evaluation]):
 
 
 def _all_converged(responses):
-    flags = jax.tree.map(
-        lambda r: jnp.all(r.converged), responses, is_leaf=lambda n: isinstance(n, Response)
-    )
+    return _all(responses, lambda response: response.converged)
+
+
+def _all(responses, flag):
+    is_response = lambda node: isinstance(node, Response)
+    flags = jax.tree.map(lambda r: jnp.all(flag(r)), responses, is_leaf=is_response)
     return jnp.all(jnp.stack(jax.tree.leaves(flags)))

@@ -29,7 +29,8 @@ class Gap(eqx.Module):
 
     Attributes:
         absolute: sum of rho(s) (U(s) - L(s)), an upper bound on the duality gap; infinite where no
-            bound was found, or where a policy is no probability vector over the available actions.
+            bound was found, or where a policy is no probability vector over the available actions;
+            NaN where a player faces no MDP, as after a step in x that made a probability negative.
         relative: ``absolute`` over ``sum rho |U|``.
         largest: the largest U(s) - L(s) over start states (rho > 0), contexts and players.
 
@@ -81,9 +82,21 @@ def _player_gap(mdp, policy, response):
         upper = supersolution(mdp, response)
         lower = subsolution(mdp, policy)
     starts = mdp.initial > 0
-    loss = jnp.where(starts, upper - lower, 0)
+    loss = jnp.where(_is_mdp(mdp), jnp.where(starts, upper - lower, 0), jnp.nan)
     scale = jnp.sum(jnp.where(starts, mdp.initial * jnp.abs(upper), 0))
     return jnp.sum(jnp.where(starts, mdp.initial * loss, 0)), scale, jnp.max(loss)
+
+
+def _is_mdp(mdp):
+    """Whether the numbers are those of an MDP: what its constructor cannot check under ``jit``."""
+    discount = jnp.all((mdp.discount >= 0) & (mdp.discount <= 1))
+    finite = jnp.all(jnp.isfinite(mdp.reward)) & jnp.all((mdp.tau >= 0) & jnp.isfinite(mdp.tau))
+    return (
+        mdp.transition.substochastic()
+        & discount
+        & finite
+        & jnp.all((mdp.initial >= 0) & jnp.isfinite(mdp.initial))
+    )
 
 
 @per_context

@@ -23,6 +23,11 @@ class RESULTS(eqx.Enumeration):
         "the samples cannot tell whether the lower-level gap is below gap_tol: certify from more "
         "episodes, or loosen gap_tol"
     )
+    no_model = (
+        "the lower level at this x is no MDP (a negative probability or tau, a row of a kernel "
+        "that sums above 1, a discount outside [0, 1], or a number that is not finite), so nothing "
+        "is certified: keep x where it is one, by project"
+    )
     nonfinite = (
         "a value or gradient became infinite or NaN; x and policy are the last finite ones: lower "
         "the step size, or check that the lower level's value is finite at this x"

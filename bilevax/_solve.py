@@ -157,7 +157,7 @@ def conclude(
 @eqx.filter_jit
 def _result(certificate, settled, progress, failed, tol, gap_tol):
     lowest, highest = ends(certificate.gap.absolute)
-    finite = ~failed & is_known(certificate.upper) & ~jnp.isnan(highest)
+    finite = ~failed & is_known(certificate.upper)
     result = RESULTS.where(
         ((progress.gradient_norm <= tol) & settled) | (tol <= 0),
         RESULTS.successful,
@@ -165,4 +165,5 @@ def _result(certificate, settled, progress, failed, tol, gap_tol):
     )
     result = RESULTS.where(highest <= gap_tol, result, RESULTS.undecided)
     result = RESULTS.where(lowest <= gap_tol, result, RESULTS.infeasible)
+    result = RESULTS.where(jnp.isnan(highest), RESULTS.no_model, result)
     return RESULTS.where(finite, result, RESULTS.nonfinite)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from ._types import Array, Float, Int, Shaped, concrete
+from ._types import Array, Bool, Float, Int, Shaped, concrete
 
 _BLOCK = 256
 """States whose successors are summed together."""
@@ -26,6 +26,10 @@ class AbstractTransition(eqx.Module):
     @abc.abstractmethod
     def shape(self) -> tuple[int, int]:
         """(number of states, number of actions)."""
+
+    @abc.abstractmethod
+    def substochastic(self) -> Bool[Array, ""]:
+        """Whether no probability is negative and no row sums above 1, but for rounding."""
 
     @abc.abstractmethod
     def expected_next(self, values: Float[Array, " S"]) -> Float[Array, "S A"]:
@@ -89,6 +93,9 @@ class DenseTransition(AbstractTransition):
     def shape(self):
         return self.array.shape[-3], self.array.shape[-2]
 
+    def substochastic(self):
+        return substochastic(self.array)
+
     def expected_next(self, values):
         return self.array @ values
 
@@ -148,6 +155,9 @@ class SuccessorList(AbstractTransition):
     @property
     def shape(self):
         return self.probability.shape[-3], self.probability.shape[-2]
+
+    def substochastic(self):
+        return substochastic(self.probability)
 
     def expected_next(self, values):
         states, actions, successors = self.probability.shape
@@ -247,6 +257,17 @@ class SparsePolicyKernel(AbstractPolicyKernel):
         return empty.at[jnp.arange(states), self.next_state].add(self.weight)
 
 
+def substochastic(probability: Float[Array, "*rows K"]) -> Bool[Array, ""]:
+    """What ``check_kernel`` looks for, as an array: values are not known under ``jit``."""
+    rows = jnp.sum(probability, axis=-1)
+    return jnp.all(probability >= 0) & jnp.all(rows <= 1 + _row_slack(probability))
+
+
+def _row_slack(probability):
+    # A sum of n rounded numbers is off by up to about n eps / 2; the rest is slack for stored data.
+    return 64 * float(np.finfo(probability.dtype).eps) * max(1, probability.shape[-1] ** 0.5)
+
+
 def _gather(values, index):
     return values.at[index].get(mode="promise_in_bounds")
 
@@ -295,9 +316,7 @@ def check_kernel(owner: str, name: str, probability: jax.Array) -> None:
             f"{owner}: {name}{list(where)} is {p[where]}; a probability is finite and at least 0."
         )
     rows = p.sum(-1)
-    # A sum of n rounded numbers is off by up to about n eps / 2; the rest is slack for stored data.
-    slack = 64 * np.finfo(p.dtype).eps * max(1, p.shape[-1] ** 0.5)
-    wrong = rows > 1 + slack
+    wrong = rows > 1 + _row_slack(p)
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(

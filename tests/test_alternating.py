@@ -240,6 +240,11 @@ def test_a_small_gradient_stops_no_run_that_is_still_hot():
     assert solved(problem, 50, solver=annealed(), tol=small).stats["steps"] == COOLING
 
 
+def test_temperatures_multiply():
+    twice = bx.Exact(game()).tempered(jnp.asarray(2.0)).tempered(jnp.asarray(3.0))
+    assert np.isclose(twice._lower(X).tau, 6 * TAU, rtol=1e-15)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -248,6 +253,8 @@ def test_a_small_gradient_stops_no_run_that_is_still_hot():
         (lambda: annealed(2.0, 0.5), r"Annealed: initial is 2\.0 and final 0\.5"),
         (lambda: annealed(float("nan")), "Annealed: initial is nan"),
         (lambda: bx.Annealed(bx.PBRL(), 2.0, 0), "Annealed: steps is 0; give at least 1"),
+        (lambda: bx.Annealed(bx.QuasiNewton(), 2.0, 5), "solver is QuasiNewton, which compares"),
+        (lambda: bx.Annealed(bx.Anderson(bx.PBRL(penalty_weight=2.0)), 2.0, 5), "is Anderson, wh"),
     ],
 )
 def test_annealing_that_makes_no_sense_is_refused(make, message):

@@ -273,6 +273,16 @@ def test_the_certificate_is_an_interval_that_holds_the_exact_values(solved):
 
 
 @pytest.mark.slow
+def test_episodes_that_are_cut_off_bound_nothing(solved):
+    game, solution, *_ = solved
+    short = sm.Sampled(game, streams=32, max_steps=2)
+    certify = eqx.filter_jit(short.certify)
+    found = certify(solution.x, solution.policy, solution.state.memory, jax.random.key(0))
+    for interval in (found.upper, found.gap.absolute):
+        assert interval.lower == -jnp.inf and interval.upper == jnp.inf
+
+
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(solved):
     _, _, first, second = solved
     np.testing.assert_array_equal(first.x, second.x)
@@ -394,5 +404,9 @@ def test_what_has_no_sampled_meaning_says_so():
         sm.Sampled(bx.BilevelProblem(game.upper, game.lower))
     with pytest.raises(ValueError, match="even number"):
         sm.Sampled(game, streams=3)
+    with pytest.raises(ValueError, match="max_steps is 0; give at least 1"):
+        sm.Sampled(game, max_steps=0)
+    with pytest.raises(ValueError, match="two streams give one sample"):
+        sm.Sampled(game, streams=2, certificate_batches=1)
     with pytest.raises(ValueError, match="give max_steps"):
         sm.Sampled(Everything(discount=1.0))

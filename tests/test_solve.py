@@ -1,6 +1,7 @@
 """``solve``: one loop that continues, compiles once, says how it ended and refuses bad input."""
 
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ from optax import projections
 
 import bilevax as bx
 from bilevax._check import check_problem
+from bilevax._solver.update import along_constraints
 
 START = jnp.zeros((3, 2))
 ADAM = optax.adam(0.05)
@@ -77,6 +79,9 @@ def test_it_stops_on_a_small_gradient_only_once_the_weight_has_settled():
     solution = bx.solve(game, SOLVER, START, max_steps=500, tol=1e3)
     assert solution.stats["steps"] == 100
     assert solution.result == bx.RESULTS.successful
+    # Cut short it is not at rest, however small the gradient of a moving objective.
+    short = bx.solve(game, SOLVER, START, max_steps=30, tol=1e3, gap_tol=10.0)
+    assert short.result == bx.RESULTS.max_steps_reached
 
 
 def one_state(upper, project=lambda x: x, tau=0.5):
@@ -145,6 +150,65 @@ def test_constraints_bind_at_the_nearest_point_and_the_run_knows_it(solver):
     np.testing.assert_allclose(solution.policy, [[*(odds / odds.sum()), 0]], atol=1e-8)
     measure = bx.stationarity(problem, solution.x, solution.policy, weight=2.0, step_size=0.2)
     assert measure.norm < 1e-8
+
+
+SCALES, CENTER = jnp.array([1.0, 4.0, 25.0]), jnp.array([0.9, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        bx.ImplicitGradient(ADAM),
+        *(
+            pytest.param(bx.PBRL(update=update), marks=pytest.mark.slow)
+            for update in (bx.Alternating(ADAM), bx.SoftmaxLogits(ADAM))
+        ),
+    ],
+    ids=["implicit", "alternating", "logits"],
+)
+def test_scaled_steps_end_where_a_constraint_that_couples_coordinates_lets_them(solver):
+    upper = lambda x, policy, evaluation: 0.5 * jnp.sum(SCALES * (x - CENTER) ** 2)
+    problem = one_state(upper, projections.projection_simplex)
+    solution = bx.solve(problem, solver, jnp.full(3, 1 / 3), max_steps=600)
+    # On the face sum x = 1: x = center - mu / scales.
+    multiplier = (jnp.sum(CENTER) - 1) / jnp.sum(1 / SCALES)
+    np.testing.assert_allclose(solution.x, CENTER - multiplier / SCALES, atol=1e-5)
+    assert solution.stats["gradient_norm"] < 1e-4
+
+
+def test_a_gradient_is_given_as_it_is_where_coordinates_have_bounds_of_their_own():
+    rng = np.random.default_rng(0)
+    gradient, free = rng.normal(size=(20, 6)), rng.random((20, 6))
+    ends = np.where(rng.random((20, 6)) < 0.5, 0.0, 1.0)
+    box = bx.Exact(one_state(lambda *_: 0.0, lambda x: projections.projection_box(x, 0.0, 1.0)))
+    for x, g in zip(np.where(rng.random((20, 6)) < 0.3, ends, free), gradient, strict=True):
+        np.testing.assert_array_equal(along_constraints(box, x, g), g)
+
+
+def into(name):
+    """A lower level that is an MDP at x = 0, and none at x = 1, as x moves one of its parts."""
+    kernel, reward = jnp.full((2, 2, 2), 0.5), jnp.eye(2)
+
+    def lower(x):
+        given: dict[str, Any] = dict(transition=kernel, discount=0.9, tau=0.1)
+        moved: dict[str, Any] = dict(
+            tau=dict(tau=0.1 - x),
+            discount=dict(discount=0.9 + x),
+            kernel=dict(transition=kernel + x * jnp.array([1.0, -1.0])),
+            row=dict(transition=kernel * (1 + x)),
+        )[name]
+        return bx.MDP(reward, **given | moved)
+
+    return bx.BilevelProblem(lambda x, policy, evaluation: -x, lower)
+
+
+@pytest.mark.parametrize("name", ["tau", "discount", "kernel", "row"])
+def test_what_is_no_mdp_is_not_certified(name):
+    solver = bx.IndependentGradient(bx.SoftmaxLogits(optax.sgd(1.0)))
+    solution = bx.solve(into(name), solver, jnp.asarray(0.0), max_steps=1, gap_tol=100.0)
+    assert solution.x == 1 and jnp.isnan(solution.gap)
+    assert solution.result == bx.RESULTS.no_model
+    assert "is no MDP" in bx.RESULTS[solution.result]
 
 
 def test_implicit_gradient_answers_the_best_response_at_its_last_x():

@@ -49,6 +49,12 @@ class Response(eqx.Module):
     steps: Int[Array, "*N"]
     inverse: Float[Array, "*N S S"] | None
 
+    @property
+    def found(self) -> Bool[Array, "*N"]:
+        """Whether the residual met the tolerance, or is down to rounding: all that can be had."""
+        scale = jnp.max(jnp.abs(self.backup), axis=-1)
+        return self.converged | (self.residual <= _ROUNDING * jnp.finfo(scale.dtype).eps * scale)
+
 
 class AbstractOracle(eqx.Module):
     """A way to solve a regularised MDP: generalised policy iteration (Sutton and Barto 2018, 4.6).

@@ -90,7 +90,8 @@ class Alternating(AbstractUpdate):
 class SoftmaxLogits(AbstractUpdate):
     """Moves x and the logits of every policy with an optax optimiser, then projects x.
 
-    The gradient in the logits is pi (g - <pi, g>) for a gradient g in the policy.
+    The gradient in the logits is pi (g - <pi, g>) for a gradient g in the policy. An action to
+    which the first policy gives probability 0 keeps it: give every action some to start from.
     """
 
     optimizer: optax.GradientTransformation
@@ -105,7 +106,8 @@ class SoftmaxLogits(AbstractUpdate):
         in_logits = jax.tree.map(
             lambda pi, g: pi * (g - jnp.sum(pi * g, -1, keepdims=True)), policy, in_policy
         )
-        moves, inner = self.optimizer.update((in_x, in_logits), inner, (x, logits))
+        given = (along_constraints(estimator, x, in_x), in_logits)
+        moves, inner = self.optimizer.update(given, inner, (x, logits))
         norm = optax.tree.norm((projected_gradient(estimator, x, in_x), in_logits))
         point: Any = optax.apply_updates((x, logits), moves)
         x, logits = point
@@ -144,6 +146,29 @@ def projected_gradient(estimator: AbstractEstimator, x: PyTree, gradient: PyTree
     return jax.tree.map(jnp.subtract, x, moved)
 
 
+def along_constraints(estimator: AbstractEstimator, x: PyTree, gradient: PyTree) -> PyTree:
+    """What an optimiser of x is given: the gradient's part along X where X couples coordinates.
+
+    An optimiser that scales every coordinate by itself, as Adam does, and is then projected stalls
+    on a face like x_1 + x_2 = c where nothing is stationary: what leaves the face is taken back.
+    With the part along the face, T g, a step D T g with any D > 0 descends, since
+    <T g, T D T g> = <T g, D T g> > 0. Where every coordinate is free or at a bound of its own the
+    gradient is given as it is.
+    """
+    largest = lambda tree: jnp.max(jnp.stack([jnp.max(jnp.abs(z)) for z in jax.tree.leaves(tree)]))
+    size, eps = largest(gradient), jnp.finfo(jnp.result_type(*jax.tree.leaves(x))).eps
+    # So short that next to nothing lies within its reach, and rounding still leaves most digits.
+    step = eps ** (1 / 3) * jnp.maximum(largest(x), 1) / jnp.where(size > 0, size, 1)
+    moved = estimator.project(jax.tree.map(lambda z, g: z - step * g, x, gradient))
+    along = jax.tree.map(lambda z, m: (z - m) / step, x, moved)
+    room = 100 * eps ** (2 / 3) * size
+    changed = jax.tree.map(
+        lambda a, g: jnp.any((jnp.abs(a - g) > room) & (jnp.abs(a) > room)), along, gradient
+    )
+    coupled = jnp.any(jnp.stack(jax.tree.leaves(changed)))
+    return jax.tree.map(lambda a, g: jnp.where(coupled, a, g), along, gradient)
+
+
 def move_x(
     estimator: AbstractEstimator,
     optimizer: optax.GradientTransformation,
@@ -153,7 +178,7 @@ def move_x(
 ) -> tuple[PyTree, PyTree, Scalar]:
     """x after the optimiser's step, projected; the optimiser's state; ||x - P(x - gradient)||."""
     norm = optax.tree.norm(projected_gradient(estimator, x, gradient))
-    moves, update = optimizer.update(gradient, update, x)
+    moves, update = optimizer.update(along_constraints(estimator, x, gradient), update, x)
     return estimator.project(optax.apply_updates(x, moves)), update, norm
 
 

@@ -12,7 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._transition import AbstractPolicyKernel, AbstractTransition, SparsePolicyKernel
+from .._transition import (
+    AbstractPolicyKernel,
+    AbstractTransition,
+    SparsePolicyKernel,
+    substochastic,
+)
 from .._types import Array, Float, Int
 
 
@@ -58,6 +63,12 @@ class IndependentMoves(AbstractTransition):
         actions = self.first.probability.shape[1] * self.second.probability.shape[1]
         return self.live.shape[0], actions
 
+    def substochastic(self):
+        factors = (self.first, self.second)
+        return substochastic(self.live[:, None]) & jnp.all(
+            jnp.stack([substochastic(factor.probability) for factor in factors])
+        )
+
     def expected_next(self, values):
         cells = self.first.next_cell.shape[0]
         one = self.first.expected((self.live * values).reshape(cells, -1))
@@ -100,6 +111,9 @@ class MovesAgainst(AbstractTransition):
     @property
     def shape(self):
         return self.joint.live.shape[0], self._pair()[0].probability.shape[1]
+
+    def substochastic(self):
+        return self.joint.substochastic() & substochastic(jnp.moveaxis(self.arrival, 0, -1))
 
     def _pair(self):
         pair = self.joint.first, self.joint.second

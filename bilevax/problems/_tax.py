@@ -247,7 +247,7 @@ def upper_at_best_response(problem: TaxDesign, x: Float[Array, " 4"]) -> Scalar:
     mdp = problem.lower(x)
     response = best_responses(mdp)
     upper = problem.upper(x, response.policy, evaluate(mdp, response.policy))
-    return jnp.where(jnp.all(response.converged), upper, jnp.nan)
+    return jnp.where(jnp.all(response.found), upper, jnp.nan)
 
 
 def _starts(key: Key, n: int) -> Float[Array, "n 4"]:

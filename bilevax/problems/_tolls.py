@@ -173,7 +173,7 @@ def _answer(problem: TollDesign, x: Float[Array, " L"]) -> tuple[Scalar, Float[A
     policy = response.policy
     evaluation = evaluate(mdp, policy)
     upper, flows = problem.upper(x, policy, evaluation), problem.link_flows(evaluation)
-    found = jnp.all(response.converged)  # else not a number rather than a wrong one
+    found = jnp.all(response.found)  # else not a number rather than a wrong one
     return jnp.where(found, upper, jnp.nan), jnp.where(found, flows, jnp.nan)
 
 

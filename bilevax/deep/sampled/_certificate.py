@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._interval import Interval
-from ..._types import Array, Float, Scalar
+from ..._types import Array, Bool, Float, Scalar
 from ._learner import Transitions
 from ._simulator import AbstractDynamics
 
@@ -98,6 +98,13 @@ def gap_interval(
     upper = jnp.maximum(upper + slack + excess, lower)
     guess = jnp.clip(estimate, lower, upper)
     return Interval(lower, upper, guess, jnp.asarray(confidence, gain.dtype))
+
+
+def widened(interval: Interval, unknown: Bool[Array, ""]) -> Interval:
+    """The interval, or one without ends where nothing is known."""
+    lower = jnp.where(unknown, -jnp.inf, interval.lower)
+    upper = jnp.where(unknown, jnp.inf, interval.upper)
+    return Interval(lower, upper, interval.estimate, interval.confidence)
 
 
 def _mean(samples, risk):

@@ -18,6 +18,7 @@ from ._certificate import (
     moments,
     optimality_bound,
     target_range,
+    widened,
 )
 from ._estimates import (
     FOLLOWER,
@@ -32,6 +33,9 @@ from ._estimates import (
 from ._learner import Learned, learn, transitions
 from ._rollout import Rollout, buffer_length, rollout
 from ._simulator import AbstractDynamics, AbstractSimulator, as_simulator
+
+_MOST_CUT = 1e-3
+"""The share of streams cut off by the buffer's end above which a return is not known."""
 
 
 class Tables(eqx.Module):
@@ -70,6 +74,8 @@ class Sampled(AbstractEstimator):
         streams: episodes side by side, an even number.
         episodes: one after the other in each stream, per batch.
         max_steps: length of a stream's buffer; by default such that one in a million is longer.
+            Where it cuts more than one stream in a thousand the certificate's intervals are
+            infinite.
         trace: in [0, 1]; 1 is unbiased, less leans on the learned tables (see ``returns``).
         window: the most earlier visits of a pair that learning remembers. The tracked response must
             keep up with x: its lag is an error in the gradient, multiplied by the penalty weight.
@@ -118,6 +124,13 @@ class Sampled(AbstractEstimator):
         ):
             if value < least:
                 raise ValueError(f"Sampled: {name} is {value}; give at least {least}.")
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"Sampled: max_steps is {max_steps}; give at least 1.")
+        if streams * certificate_batches < 4:
+            raise ValueError(
+                f"Sampled: streams is {streams} and certificate_batches {certificate_batches}: two "
+                "streams give one sample, which has no spread; give more of either."
+            )
         if streams % 2:
             raise ValueError(
                 f"Sampled: streams is {streams}; two policies share them: give an even number."
@@ -215,17 +228,21 @@ class Sampled(AbstractEstimator):
             gain, room = (value_samples(dynamics, high) - value for high in (hat, table))
             other = transitions(dynamics, self._rollout(dynamics, exploring, alone), FOLLOWER)
             total = jax.tree.map(jnp.add, total, moments(dynamics, other, values, center))
-            return total, (-value_samples(dynamics, upper), gain, room)
+            return total, (-value_samples(dynamics, upper), gain, room, seen.cut)
 
         empty = Moments(*(jnp.zeros_like(memory.best.table),) * 3)
         keys = jax.random.split(key, self.certificate_batches)
         total, samples = lax.scan(batch, empty, keys)
-        upper, gain, room = (jnp.ravel(z) for z in samples)
+        upper, gain, room, cut = (jnp.ravel(z) for z in samples)
         most = self.certificate_batches * self.streams * self.max_steps
         risk = (1 - self.confidence) / 3
         excess = dynamics.mass * optimality_bound(dynamics, total, values, center, risk, most)
         gap = gap_interval(gain, room, excess, self.confidence)
-        return Certificate(mean_interval(upper, self.confidence), None, Gap(gap, None, None))
+        value = mean_interval(upper, self.confidence)
+        # Of an episode that was cut off what it would still have earned is unknown.
+        unknown = jnp.mean(cut) > _MOST_CUT
+        gap, value = (widened(interval, unknown) for interval in (gap, value))
+        return Certificate(value, None, Gap(gap, None, None))
 
     def tempered(self, factor):
         factor = factor if self.temperature is None else self.temperature * factor
