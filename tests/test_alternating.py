@@ -10,6 +10,7 @@ import pytest
 from numpy_mdp import Table
 
 import bilevax as bx
+from bilevax._answer import levels
 
 STATES, ACTIONS, CONTEXTS = 4, 3, 2
 WEIGHT, TAU, DISCOUNT = 3.0, 0.2, 0.8
@@ -242,7 +243,8 @@ def test_a_small_gradient_stops_no_run_that_is_still_hot():
 
 def test_temperatures_multiply():
     twice = bx.Exact(game()).tempered(jnp.asarray(2.0)).tempered(jnp.asarray(3.0))
-    assert np.isclose(twice._lower(X).tau, 6 * TAU, rtol=1e-15)
+    (lower,) = levels(twice._lower(X))
+    assert np.isclose(lower.tau, 6 * TAU, rtol=1e-15)
 
 
 @pytest.mark.parametrize(
