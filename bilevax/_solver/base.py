@@ -57,7 +57,12 @@ class State(eqx.Module):
 
 
 class AbstractSolver(eqx.Module):
-    """A bilevel method: frozen configuration with pure ``init`` and ``step``."""
+    """A bilevel method: frozen configuration with pure ``init`` and ``step``.
+
+    A subclass defines ``init``, ``step``, ``settled`` and ``answer``, and sees the problem through
+    the estimator alone (``AbstractEstimator``). All four are compiled: values may be computed with,
+    but Python cannot branch on them.
+    """
 
     @abc.abstractmethod
     def init(

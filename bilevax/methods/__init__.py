@@ -1,7 +1,8 @@
 """Published methods as solvers, one file each, and what every method says of itself.
 
-A new method is one file: a solver and its ``METHOD``, named in ``METHODS`` below. This package
-imports the core, never the reverse.
+A new method is one file: a solver and its ``METHOD``, named in ``METHODS`` below. What a solver is
+written with (``AbstractSolver``, ``first_state`` and others) is public here. This package imports
+the core, never the reverse.
 """
 
 from dataclasses import replace
@@ -9,7 +10,13 @@ from dataclasses import replace
 from .._hypergradient import AdjointSweeps as AdjointSweeps
 from .._hypergradient import ExactAdjoint as ExactAdjoint
 from .._rollouts import Rollouts as Rollouts
-from .._solver.base import AbstractSolver
+from .._solver.base import AbstractSolver as AbstractSolver
+from .._solver.base import State as State
+from .._solver.base import first_policy as first_policy
+from .._solver.base import first_state as first_state
+from .._solver.base import next_state as next_state
+from .._solver.base import progress_of as progress_of
+from .._solver.base import step_key as step_key
 from .._visit_averages import VisitAverages as VisitAverages
 from . import (
     _actor_critic,
