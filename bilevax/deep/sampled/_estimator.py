@@ -68,9 +68,13 @@ class Sampled(AbstractEstimator):
     response's gain and whose upper end bounds V* itself (``optimality_bound``); F(x) is not known
     from samples and is ``None``.
 
+    Gradients in x are those through rewards and through the log-probabilities of starts and steps.
+    x must move neither tau nor the discount: what that does to a value is left out.
+
     Arguments:
         problem: an ``AbstractSimulator``, a ``StackelbergGame`` (both players' actions are drawn),
-            or a problem whose lower level is one ``MDP`` and that has ``upper_reward(x)``.
+            or a problem whose lower level is one ``MDP`` and that has ``upper_reward(x)``, the
+            leader's reward per state and action, of the policy's shape; f is minus its return.
         streams: episodes side by side, an even number.
         episodes: one after the other in each stream, per batch.
         max_steps: length of a stream's buffer; by default such that one in a million is longer.
