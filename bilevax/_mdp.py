@@ -38,7 +38,9 @@ class MDP(eqx.Module):
         discount: in [0, 1]. 1 is legal where some policy terminates from every state and every
             policy that never does loses (so that the regularised value is finite).
         initial: rho, any nonnegative measure over states (probabilities, or demand), shape ``[S]``
-            or ``[N, S]``. Uniform probability by default; N contexts then carry 1/N each.
+            or ``[N, S]``. Uniform probability by default; N contexts then carry 1/N each. One of
+            shape ``[S]`` counts in full for each of N contexts: two equal ones double every return.
+            To weigh contexts, give ``[N, S]``, each start distribution times its context's share.
         tau: weight of the regulariser, >= 0. At 0 the MDP is unregularised.
         regularizer: ``NegativeEntropy()`` (default) or ``SquaredNorm()``.
         available: which actions exist, boolean ``[S, A]``; ``None`` means all.
