@@ -19,6 +19,10 @@ class ZeroOrder(AbstractSolver):
     whose mean is the gradient of F smoothed by N(0, radius^2 I) (Nesterov and Spokoiny 2017). The
     follower is only ever asked for its answer: tau may be 0, and its reward stays unknown.
 
+    F is not known outside X, so both points are projected onto it, while the difference is divided
+    by 2 radius all the same: within a few radii of the boundary the estimate is biased, too small
+    across it. A smaller radius narrows that margin.
+
     Attributes:
         optimizer: any optax optimiser of x.
         oracle: answers for the follower.
