@@ -53,7 +53,9 @@ def lagrangian(
     3). It is found by damped Newton steps with projection, and differentiable in the MDP, the costs
     and the limits by the implicit function theorem. So ``lower = lambda x: lagrangian(...).mdp`` is
     a lower level for every solver, with its penalty, gradient and certificate: weak duality bounds
-    the loss of any policy y against the constrained optimum by gap(y) + <mu, limits - C(y)>.
+    the loss of any policy y against the constrained optimum by gap(y) + <mu, limits - C(y)>. What
+    changes tau afterwards (``Annealed``, ``sensitivity``) keeps these prices: the best responses at
+    another tau do not keep the limits.
 
     Arguments:
         mdp: with tau > 0: at tau = 0 the optimum mixes between policies that tie.

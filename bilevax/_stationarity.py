@@ -87,7 +87,8 @@ def sensitivity(
 
     One value per factor, in their order: what the leader's x is worth where it mistook how noisy
     its followers are. Needs tau > 0. For followers who are less than optimal at the assumed tau,
-    see ``leader_return_range``.
+    see ``leader_return_range``. That of a ``lagrangian`` keeps the prices of the assumed tau: at
+    other factors the follower's limits do not hold.
     """
     if not all(factor > 0 for factor in tau_factors):
         raise ValueError(f"sensitivity: tau_factors is {tau_factors}; give positive factors.")

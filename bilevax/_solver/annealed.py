@@ -13,6 +13,9 @@ class Annealed(AbstractSolver):
     optima, and follows one of them down as the follower cools. Steps from ``steps`` on are those of
     the solver itself, and so is the certificate: it always holds at the problem's own tau.
 
+    What is heated is the MDP that ``lower`` returns. That of a ``lagrangian`` got its prices at its
+    own tau, and keeps them: the follower's limits do not hold until it has cooled.
+
     Attributes:
         solver: the solver that takes the steps.
         initial: the first factor on tau, above 1.
