@@ -3,10 +3,11 @@
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -125,6 +126,28 @@ def test_every_job_becomes_a_row_and_a_folder_is_never_run_twice(own, tmp_path):
     config.write_text(json.dumps(stored | {"fingerprint": "of another content"}))
     with pytest.raises(ValueError, match="another content of the suite own"):
         run_bench(own, tmp_path / "out")
+
+
+def test_only_seed_0_begins_at_the_x0_of_ones_own_problem(own):
+    begins = lambda starts: {
+        (job.seed, job.start): np.asarray(job_module._prepare(asdict(job))[1])
+        for job in plan(replace(own, cases=("cheap",), starts=starts)).jobs
+    }
+    single, double = begins(1), begins(2)
+    x0 = build(f"{own.suite.rpartition(':')[0]}:toy", {}).starts
+    for seed in range(3):
+        key = jax.random.split(jax.random.key(seed))[0]
+        assert (single[seed, 0] == 0).all() == (seed == 0)
+        assert np.abs(single[seed, 0]).max() < np.abs(double[seed, 1]).max()  # near, and wide
+        assert (double[seed, 1] == x0(key, 2)[1]).all() == (seed == 0)
+    assert not (single[1, 0] == single[2, 0]).any()
+
+
+def test_a_problem_of_the_zoo_keeps_the_starts_of_solve():
+    for job in plan(Arguments("discrete-toy", ("bonus 1",), ("pbrl",), 2, 2, Budget())).jobs:
+        key = jax.random.split(jax.random.key(job.seed))[0]
+        drawn = build("discrete-toy", {}).starts(key, 2)[job.start]
+        np.testing.assert_array_equal(job_module._prepare(asdict(job))[1], drawn)
 
 
 def test_only_the_runs_of_an_edited_file_are_repeated(own, tmp_path):

@@ -17,10 +17,11 @@ from .._interval import Interval
 from .._solution import Solution
 from .._solve import advance, as_estimator, finish, solve, start
 from .._solver import AbstractSolver
+from .._types import Key, PyTree
 from ..io.provenance import installed
 from ..io.run_folder import result_name
 from ..problems import ZooProblem
-from ..tasks.catalogue import blaming, build, is_file, load_file
+from ..tasks.catalogue import Around, blaming, build, is_file, load_file
 from ..tasks.settings import Settings, prepare
 from .budget import share_spent, within_budget
 from .learned import is_learned, run_learned
@@ -178,11 +179,21 @@ def _prepare(job: dict[str, Any]):
             _prepared.popitem(last=False)
     prepared = _prepared[name]
     _prepared.move_to_end(name)
-    # The same draw as that of bilevax solve --seed.
+    # The same keys as those of bilevax solve --seed.
     starts_key, key = jax.random.split(jax.random.key(job["seed"]))
-    starts = prepared.zoo.starts(starts_key, job["starts"])
+    starts = _starts(prepared.zoo, job["seed"])(starts_key, job["starts"])
     x0 = jax.tree.map(lambda z: jnp.asarray(z[job["start"]]), starts)
     return prepared, x0, jax.random.split(key, job["starts"])[job["start"]]
+
+
+def _starts(zoo: ZooProblem, seed: int) -> Callable[[Key, int], PyTree]:
+    """``starts(key, n)`` of a seed: the problem's own, but a user's x0 itself for seed 0 alone.
+
+    With one start for each seed, all seeds would otherwise be the same run.
+    """
+    if seed and isinstance(zoo.starts, Around):
+        return zoo.starts.draws
+    return zoo.starts
 
 
 def environment_steps(job: dict[str, Any]) -> int | None:

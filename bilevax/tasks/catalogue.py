@@ -7,6 +7,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,8 +35,39 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "sentinel-intruder": problems.sentinel_intruder,
     "preferences": problems.preferences,
 }
-WIDE = 2.0
-"""Standard deviation of the wide starts around a user's x0; the near ones have .1."""
+NEAR, WIDE = 0.1, 2.0
+"""Standard deviations of the near and of the wide starts around a user's x0."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """``starts(key, n)`` of a problem in a user's file: x0 itself, then ``draws`` around it."""
+
+    x0: PyTree
+
+    def __call__(self, key: Key, n: int) -> PyTree:
+        """x0 itself, then near and wide normal draws around it in turn."""
+        return self._moved(key, [0.0, *_near_and_wide(n - 1)])
+
+    def draws(self, key: Key, n: int) -> PyTree:
+        """Near and wide normal draws around x0 in turn, without x0 itself."""
+        return self._moved(key, _near_and_wide(n))
+
+    def _moved(self, key: Key, deviations: list[float]) -> PyTree:
+        leaves, structure = jax.tree.flatten(self.x0)
+        n, scale = len(deviations), jnp.asarray(deviations)
+        keys = jax.random.split(key, len(leaves))
+
+        def draw(leaf, key):
+            noise = jax.random.normal(key, (n, *leaf.shape), leaf.dtype)
+            return leaf + scale.reshape((n,) + (1,) * leaf.ndim) * noise
+
+        drawn = [draw(z, k) for z, k in zip(leaves, keys, strict=True)]
+        return jax.tree.unflatten(structure, drawn)
+
+
+def _near_and_wide(n: int) -> list[float]:
+    return [WIDE if i % 2 else NEAR for i in range(n)]
 
 
 def build(name: str, options: dict[str, Any]) -> ZooProblem:
@@ -169,7 +201,7 @@ def _own_problem(name: str, function: Callable[..., Any], made: Any) -> ZooProbl
         name=name,
         summary=first_sentence(function) or f"The problem that {name} returns; f is minimised.",
         problem=problem,
-        starts=lambda key, n: _around(x0, key, n),
+        starts=Around(x0),
         maximize=False,
         solver=PBRL(penalty_weight=Homotopy(1.0, 1e3, 800)),
         steps=1000,
@@ -178,20 +210,6 @@ def _own_problem(name: str, function: Callable[..., Any], made: Any) -> ZooProbl
         known={},
         arrays=lambda solution: {},
     )
-
-
-def _around(x0: PyTree, key: Key, n: int) -> PyTree:
-    """x0 itself, then near and wide normal draws around it in turn."""
-    leaves, structure = jax.tree.flatten(x0)
-    index = jnp.arange(n)
-    scale = jnp.where(index == 0, 0.0, jnp.where(index % 2 == 1, 0.1, WIDE))
-    keys = jax.random.split(key, len(leaves))
-
-    def draw(leaf, key):
-        noise = jax.random.normal(key, (n, *leaf.shape), leaf.dtype)
-        return leaf + scale.reshape((n,) + (1,) * leaf.ndim) * noise
-
-    return jax.tree.unflatten(structure, [draw(z, k) for z, k in zip(leaves, keys, strict=True)])
 
 
 def _check_options(name: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
