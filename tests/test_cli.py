@@ -189,6 +189,8 @@ def bad(*arguments):
         bad("solve", "bimatrix", "--out", "/dev/null/x", "is not a folder"),
         bad("report", "nowhere", "nowhere holds no run"),
         bad("compare", "bimatrix", "--solvers", "pbrl,newton", "there is no solver 'newton'"),
+        bad("solve", "bimatrix", "--solver", "own.py:mine", "such methods belong to bilevax bench"),
+        bad("compare", "bimatrix", "--solvers", "own.py:mine", "or give it to bilevax bench --met"),
         bad("solve", "nowhere.py:make", "nowhere.py does not exist"),
         bad("solve", "bilevax.py", "write FILE.py:FUNCTION"),
         bad("nothing", "No such command"),
@@ -273,6 +275,20 @@ def test_compare_runs_all_solvers_from_the_same_starts(cli, tmp_path):
     kept = json.loads((tmp_path / "c" / "comparison.json").read_text())["config"]
     assert [one["solver"] for one in kept["settings"]] == ["independent", "pbrl"]
     assert kept["command"][:3] == ["bilevax", "compare", "bimatrix"]
+
+
+def test_compare_gives_the_penalty_weight_to_every_solver_that_has_one(cli, monkeypatch):
+    given = {}
+
+    def stopped(task, *_):
+        given[task.settings.solver] = getattr(task.solver, "penalty_weight", None)
+        raise ValueError("not run")
+
+    monkeypatch.setattr("bilevax.cli.compare.run_task", stopped)
+    solvers = "pbrl,panda,actor-critic,independent"
+    cli("compare", "bimatrix", "--solvers", solvers, "--penalty-weight", 7, "--starts", 1)
+    constant = bx.ConstantWeight(7.0)
+    assert given == {"pbrl": constant, "panda": constant, "actor-critic": 7.0, "independent": None}
 
 
 @pytest.mark.slow

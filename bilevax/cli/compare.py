@@ -9,7 +9,7 @@ from ..io.files import to_json, write_json, write_text
 from ..io.outcome import finished
 from ..io.run_folder import REPORT, check_new_folder
 from ..tasks.catalogue import blaming
-from ..tasks.settings import Settings, prepare
+from ..tasks.settings import Settings, find_method, prepare
 from .options import (
     Anneal,
     GapTol,
@@ -58,16 +58,16 @@ def compare(
     if out is not None:
         check_new_folder(out)
         need("matplotlib")
-    names = [name.strip() for name in solvers.split(",")]
+    methods = [find_method(name.strip()) for name in solvers.split(",")]
     with blaming(problem):
         tasks = [
             prepare(
                 Settings(
                     problem=problem,
                     options=options,
-                    solver=name,
-                    penalty_weight=penalty_weight if name.startswith("pbrl") else None,
-                    penalty_final=penalty_final if name.startswith("pbrl") else None,
+                    solver=method.name,
+                    penalty_weight=penalty_weight if method.penalised else None,
+                    penalty_final=penalty_final if method.penalised else None,
                     learning_rate=learning_rate,
                     anneal=anneal,
                     polish=False,
@@ -78,7 +78,7 @@ def compare(
                     gap_tol=gap_tol,
                 )
             )
-            for name in names
+            for method in methods
         ]
     outcomes, failures = [], {}
     for task in tasks:

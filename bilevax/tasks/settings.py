@@ -15,10 +15,10 @@ from ..io.files import read_json
 from ..io.outcome import About
 from ..io.provenance import provenance
 from ..io.run_folder import CONFIG
-from ..methods import METHODS, Request, build_solver
+from ..methods import METHODS, Method, Request, build_solver
 from ..methods._method import is_unregularized
 from ..problems import ZooProblem
-from .catalogue import absolute, build, nearest
+from .catalogue import absolute, build, is_file, nearest
 
 SOLVERS = {name: method.summary for name, method in METHODS.items()}
 """What each solver is, in a sentence without its full stop."""
@@ -90,7 +90,7 @@ class Task:
 
 def prepare(settings: Settings) -> Task:
     """The problem, the solver and the starts; ``ValueError`` where a setting makes no sense."""
-    nearest("solver", settings.solver, SOLVERS)
+    find_method(settings.solver)
     zoo = build(settings.problem, settings.options)
     count = settings.starts or zoo.default_starts
     settings = replace(settings, steps=settings.steps or zoo.steps, starts=count)
@@ -98,6 +98,16 @@ def prepare(settings: Settings) -> Task:
     starts = zoo.starts(starts_key, count)
     first = jax.tree.map(lambda z: z[0], starts)
     return Task(settings, zoo, _solver(settings, zoo, first), starts, key)
+
+
+def find_method(solver: str) -> Method:
+    """The method of that name; ``ValueError`` where there is none that is solved with by name."""
+    if is_file(solver):
+        raise ValueError(
+            f"the solver {solver!r} is in a file, and such methods belong to bilevax bench: name "
+            f"one of {', '.join(SOLVERS)}, or give it to bilevax bench --methods."
+        )
+    return METHODS[nearest("solver", solver, SOLVERS)]
 
 
 def read_settings(folder: Path) -> Settings:
