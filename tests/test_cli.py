@@ -185,7 +185,7 @@ def bad(*arguments):
         bad("solve", "reward-design", "--env", "Nope-v0", "Nope"),
         bad("solve", "--resume", "/dev/null", "is not a folder"),
         bad("solve", "--resume", ".", "holds no run"),
-        bad("solve", "bimatrix", "--resume", ".", "--resume takes everything from the folder"),
+        bad("solve", "bimatrix", "--resume", ".", "takes everything from .*: leave out PROBLEM[.]"),
         bad("solve", "bimatrix", "--out", "/dev/null/x", "is not a folder"),
         bad("report", "nowhere", "nowhere holds no run"),
         bad("compare", "bimatrix", "--solvers", "pbrl,newton", "there is no solver 'newton'"),
@@ -202,6 +202,21 @@ def test_bad_input_is_one_line_and_exit_code_2(cli, arguments, message):
     assert (code, out) == (2, "")
     assert err.startswith("bilevax: error: ") and err.count("\n") == 1
     assert re.search(message, err), err
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--steps", "5000", "--solver", "implicit"], "--solver and --steps."),
+        (["--seed", "3", "--problem-seed", "0"], "--seed and --problem-seed."),
+        (["--polish", "--gap-tol", "0.1", "--out", "x"], "--polish and --gap-tol and --out."),
+    ],
+)
+def test_resume_refuses_what_the_folder_has_settled(cli, options, named):
+    code, _, err = cli("solve", "--resume", ".", *options)
+    assert code == 2 and err.endswith(f"from the folder: leave out {named}\n")
+    code, _, err = cli("solve", "--resume", ".", "--json", "--quiet", "--workers", 1)
+    assert code == 2 and "holds no run" in err
 
 
 @pytest.mark.parametrize(

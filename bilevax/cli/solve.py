@@ -1,5 +1,6 @@
 """The command solve."""
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from ..io.run_folder import (
     check_unfinished,
     save_solutions,
 )
-from ..tasks.catalogue import blaming
+from ..tasks.catalogue import blaming, flag
 from ..tasks.settings import SOLVERS, Settings, Task, prepare, read_settings
 from .options import (
     Anneal,
@@ -73,19 +74,8 @@ def solve(
     options: dict[str, Any],
 ) -> int:
     """Solve a problem from several starts, and certify the answer."""
-    if resume is not None:
-        if problem is not None or out is not None or options:
-            raise ValueError(
-                "--resume takes everything from the folder: leave out PROBLEM, --out and the "
-                "problem's options."
-            )
-        check_unfinished(resume)
-        return _solve(read_settings(resume), resume, True, json, quiet, workers)
-    if problem is None:
-        raise ValueError("name a PROBLEM (bilevax list shows them), or give --resume DIR.")
-    settings = Settings(
+    asked: dict[str, Any] = dict(
         problem=problem,
-        options=options,
         solver=solver,
         penalty_weight=penalty_weight,
         penalty_final=penalty_final,
@@ -98,7 +88,25 @@ def solve(
         tol=tol,
         gap_tol=gap_tol,
     )
+    if resume is not None:
+        _refuse_with_resume(asked | dict(out=out), options)
+        check_unfinished(resume)
+        return _solve(read_settings(resume), resume, True, json, quiet, workers)
+    if problem is None:
+        raise ValueError("name a PROBLEM (bilevax list shows them), or give --resume DIR.")
+    settings = Settings(options=options, **asked)
     return _solve(settings, out, False, json, quiet, workers)
+
+
+def _refuse_with_resume(asked: dict[str, Any], options: dict[str, Any]) -> None:
+    parameters = inspect.signature(solve).parameters
+    given = [name for name, value in asked.items() if value != parameters[name].default]
+    names = ["PROBLEM" if name == "problem" else f"--{name.replace('_', '-')}" for name in given]
+    names += [flag(option) for option in options]
+    if names:
+        raise ValueError(
+            f"--resume takes everything from the folder: leave out {' and '.join(names)}."
+        )
 
 
 def _solve(

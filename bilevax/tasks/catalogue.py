@@ -113,6 +113,11 @@ def first_sentence(function: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
+def flag(option: str) -> str:
+    """The flag on the command line of a problem's option."""
+    return "--problem-seed" if option == "seed" else "--" + option.replace("_", "-")
+
+
 @contextlib.contextmanager
 def blaming(name: str) -> Iterator[None]:
     """Errors that pass through a user's file become a ``ValueError`` that names the line there."""
@@ -218,16 +223,12 @@ def _check_options(name: str, function: Callable[..., Any], options: dict[str, A
         if option not in taken:
             others = [n for n, f in ZOO.items() if option in inspect.signature(f).parameters]
             raise ValueError(
-                f"{_flag(option)} does not apply to {name}: it belongs to {', '.join(others)}."
+                f"{flag(option)} does not apply to {name}: it belongs to {', '.join(others)}."
             )
     needed = [
-        _flag(option)
+        flag(option)
         for option, parameter in taken.items()
         if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY
     ]
-    if any(option not in options for option in taken if _flag(option) in needed):
+    if any(option not in options for option in taken if flag(option) in needed):
         raise ValueError(f"{name} needs {' and '.join(needed)}.")
-
-
-def _flag(option: str) -> str:
-    return "--problem-seed" if option == "seed" else "--" + option.replace("_", "-")
