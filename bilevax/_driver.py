@@ -167,10 +167,11 @@ def run(
     chunk = int(chunk or header.get("chunk") or -(-max_steps // _POINTS))
     if on_progress is not None:
         nothing = (None,) * count
-        on_progress(RunProgress("compiling", nothing, 0, 1, 0.0, 0.0, np.nan, np.nan))
+        total = max_steps * count
+        on_progress(RunProgress("compiling", nothing, 0, total, 0.0, 0.0, np.nan, np.nan))
 
     estimator = as_estimator(problem)
-    check_problem(problem, points[0])
+    _check_first(problem, starts, points[0])
     key = jax.random.key(0) if key is None else key
     keys = list(jax.random.split(key, count))
     program = compile_program(
@@ -377,4 +378,38 @@ def _points(starts):
         points = [jax.tree.map(lambda z, i=i: z[i], starts) for i in range(*sizes.pop())]
     if not points:
         raise ValueError("run: starts is empty; give at least one x0.")
-    return [jax.tree.map(jnp.asarray, point) for point in points]
+    points = [jax.tree.map(jnp.asarray, point) for point in points]
+    first, *others = map(_layout, points)
+    for i, layout in enumerate(others, start=1):
+        if layout != first:
+            raise ValueError(
+                f"run: starts[{i}] is {layout}, and starts[0] is {first}; give every x0 the same "
+                "structure, shapes and dtypes."
+            )
+    return points
+
+
+def _layout(tree):
+    """Structure, shapes and dtypes in words, and comparable."""
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
+
+
+def _check_first(problem, starts, first):
+    """``check_problem`` at the first start; where it fails, ``starts`` may be a single x0."""
+    try:
+        check_problem(problem, first)
+    except Exception as error:
+        if isinstance(starts, list) or not _is_x0(problem, starts):
+            raise
+        raise ValueError(
+            f"run: starts is one x0, {_layout(starts)}, without a leading axis of starts: give "
+            "[x0], or add that axis to every array."
+        ) from error
+
+
+def _is_x0(problem, x0):
+    try:
+        check_problem(problem, jax.tree.map(jnp.asarray, x0))
+    except Exception:
+        return False
+    return True

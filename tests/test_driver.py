@@ -105,7 +105,7 @@ def test_a_finished_run_leaves_its_arrays_and_no_checkpoint(whole):
 
 def test_progress_counts_steps_and_separates_compilation(whole):
     run, _, seen = whole
-    assert seen[0].phase == "compiling"
+    assert seen[0].phase == "compiling" and seen[0].max_steps == 3 * 40
     assert seen[-1].steps == seen[-1].max_steps == 3 * 40
     assert 0 < run.compile_seconds < run.wall_seconds
     assert seen[-1].best["upper_value"] == min(line["upper_value"] for line in seen[-1].latest)
@@ -258,6 +258,18 @@ def test_an_upper_objective_that_is_no_finite_number_is_refused(upper, message, 
         ([], {}, "starts is empty"),
         (jnp.zeros((0, 2)), {}, "starts is empty"),
         ((jnp.zeros((2, 2)), jnp.zeros((3, 2))), {}, "give every array one leading axis"),
+        (
+            [jnp.zeros(2), jnp.zeros(2), jnp.zeros(3)],
+            {},
+            r"starts\[2\] is float64\[3\], and .*\[2\];",
+        ),
+        (
+            [jnp.zeros(2), jnp.zeros(2, "float32")],
+            {},
+            r"starts\[1\] is float32\[2\], and starts\[0\]",
+        ),
+        ([jnp.zeros(2), {"x": jnp.zeros(2)}], {}, r"starts\[1\] is \{'x': 'float64\[2\]'\}, and"),
+        (jnp.zeros(2), {}, r"starts is one x0, float64\[2\], without a leading axis of starts"),
         (jnp.zeros((1, 2)), dict(max_steps=0), "max_steps is 0"),
         (jnp.zeros((1, 2)), dict(workers=0), "workers is 0"),
         (jnp.zeros((1, 2)), dict(resume=True), "resume needs the directory"),
