@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bilevax as bx
 from bilevax.io import figures
 from bilevax.io.comparison import comparison_html
 from bilevax.io.files import write_json
 from bilevax.io.outcome import About, Outcome, StartOutcome, read_outcome, to_fields, unfinished
 from bilevax.io.page import duration, number
 from bilevax.io.report import report_html, write_report
+from bilevax.io.verdict import UNFINISHED, VERDICTS, result_name
 
 NAN = float("nan")
 
@@ -122,6 +124,7 @@ def test_the_report_says_what_was_found_and_how_to_repeat_it():
     "result, words",
     [
         ("infeasible", "not yet an answer"),
+        ("undecided", "do not tell whether the lower level has settled"),
         ("nonfinite", "The run broke down"),
         ("max_steps_reached", "could still improve"),
     ],
@@ -129,6 +132,16 @@ def test_the_report_says_what_was_found_and_how_to_repeat_it():
 def test_the_report_says_what_to_do_where_a_run_failed(result, words):
     page = report(outcome(ended(2.0, 0.5, result, "raise the weight")))
     assert words in page and "raise the weight" in page
+
+
+def test_every_result_has_its_name_and_its_verdict():
+    results = [name for name in VERDICTS if name != UNFINISHED]
+    assert len(results) == len(bx.RESULTS)
+    for name in results:
+        numbers = dict.fromkeys(("x", "policy", "upper_value", "best_response_value", "gap"), 0.0)
+        numbers |= dict(relative_gap=0.0, largest_loss=0.0)
+        result = getattr(bx.RESULTS, name)
+        assert result_name(bx.Solution(**numbers, result=result, stats={}, state=None)) == name
 
 
 @pytest.mark.slow

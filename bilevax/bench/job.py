@@ -19,7 +19,7 @@ from .._solve import advance, as_estimator, finish, solve, start
 from .._solver import AbstractSolver
 from .._types import Key, PyTree
 from ..io.provenance import installed
-from ..io.run_folder import result_name
+from ..io.verdict import result_name
 from ..problems import ZooProblem
 from ..tasks.catalogue import Around, blaming, build, is_file, load_file
 from ..tasks.settings import Settings, prepare

@@ -9,7 +9,8 @@ import numpy as np
 
 from .._solution import RESULTS, Solution
 from .files import read_json
-from .run_folder import RESULT, result_name
+from .run_folder import RESULT
+from .verdict import UNFINISHED, result_name
 
 if TYPE_CHECKING:
     from .._driver import Run
@@ -159,7 +160,7 @@ def unfinished(history: Sequence[dict[str, Any]], about: About) -> Outcome:
 
     def one(line):
         value, step = (sign * line["upper_value"], line["step"]) if line else (NAN, 0)
-        return StartOutcome(value, NAN, NAN, NAN, "unfinished", message, step)
+        return StartOutcome(value, NAN, NAN, NAN, UNFINISHED, message, step)
 
     each = tuple(one(latest.get(i)) for i in range(about.starts))
     objective = sign * np.asarray([one.upper_value for one in each])

@@ -21,6 +21,7 @@ from .run_folder import (
     SOLUTION,
     read_history,
 )
+from .verdict import UNFINISHED, VERDICTS
 
 _FILES = {
     CONFIG: "the problem, the solver, the seed and the versions: everything to repeat the run",
@@ -127,42 +128,20 @@ def _compared(own: float, known: float, maximize: bool) -> str:
 
 
 def _verdict(outcome: Outcome) -> str:
-    best, tol = outcome.best, number(outcome.about.gap_tol)
-    gap = number(best.gap)
-    words = {
-        "successful": (
-            "good",
-            "The answer is certified.",
-            f"The lower level could gain at most {gap} by changing its policy, which is within "
-            f"the tolerance of {tol}.",
-        ),
-        "max_steps_reached": (
-            "warn",
-            "The answer is certified, and could still improve.",
-            f"The lower level could gain at most {gap} (tolerance {tol}), but the run ended before "
-            f"its gradient was small: {best.message}.",
-        ),
-        "infeasible": (
-            "bad",
-            "The lower level has not settled: this is not yet an answer.",
-            f"By changing its policy the lower level might still gain {gap}, above the tolerance "
-            f"of {tol}. What to do: {best.message}.",
-        ),
-        "nonfinite": ("bad", "The run broke down.", f"What happened: {best.message}."),
-        "unfinished": (
-            "warn",
-            "The run is unfinished.",
-            f"The values below are the solver's own, and nothing is certified yet: {best.message}",
-        ),
-    }
-    kind, headline, explanation = words[best.result]
-    return f'<p class="verdict {kind}"><b>{headline}</b><span>{text(explanation)}</span></p>'
+    best, verdict = outcome.best, VERDICTS[outcome.best.result]
+    explanation = verdict.explanation.format(
+        gap=number(best.gap), tol=number(outcome.about.gap_tol), message=best.message
+    )
+    return (
+        f'<p class="verdict {verdict.kind}"><b>{verdict.headline}</b>'
+        f"<span>{text(explanation)}</span></p>"
+    )
 
 
 def _tiles(outcome: Outcome) -> str:
     about, best = outcome.about, outcome.best
     better = "larger is better" if about.maximize else "smaller is better"
-    if best.result == "unfinished":
+    if best.result == UNFINISHED:
         taken = sum(one.steps for one in outcome.each_start)
         tiles = [
             ("Objective so far", number(best.upper_value), f"best start; {better}"),
@@ -229,7 +208,7 @@ def _numbers(outcome: Outcome) -> str:
         *_about_polish(outcome),
         ("Starts", f"{about.starts} (seed {about.seed})", _about_starts(outcome)),
     ]
-    if best.result == "unfinished":
+    if best.result == UNFINISHED:
         rows = [row for row in rows if row[1] != UNKNOWN]
     return table(("Number", "Value", "What it means"), rows, "tnw")
 
@@ -248,7 +227,7 @@ def _about_polish(outcome: Outcome) -> list[tuple[str, str, str]]:
         "When its run was over, every start's x was moved to the optimum next to it, with the "
         "lower level answering exactly all the way. The curves below end before that."
     )
-    return [("Polished", "later" if outcome.best.result == "unfinished" else "yes", words)]
+    return [("Polished", "later" if outcome.best.result == UNFINISHED else "yes", words)]
 
 
 def _about_starts(outcome: Outcome) -> str:
@@ -323,7 +302,7 @@ def _starts(outcome: Outcome) -> str:
         for i, one in enumerate(outcome.each_start)
     ]
     kinds = "nnnw"
-    if outcome.best.result != "unfinished":
+    if outcome.best.result != UNFINISHED:
         head[1:1] = ["Value at best response", "Certified gap"]
         for row, one in zip(rows, outcome.each_start, strict=True):
             row[1:1] = [number(one.upper_value_at_best_response, 7), number(one.gap, 2)]

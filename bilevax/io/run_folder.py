@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from .._solution import RESULTS, Solution
+from .._solution import Solution
 from .._types import PyTree
 from .files import replacing, to_json, write_json
+from .verdict import result_name
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
@@ -119,12 +120,6 @@ def save_solutions(folder: Path, best: Solution, solutions: Sequence[Solution], 
     arrays["results"] = np.asarray([result_name(s) for s in solutions])
     with replacing(folder / SOLUTION) as file:
         np.savez(file, allow_pickle=False, **(arrays | extra))
-
-
-def result_name(solution: Solution) -> str:
-    """The name of the solution's result: "successful", "infeasible", ..."""
-    names = ("successful", "max_steps_reached", "infeasible", "nonfinite")
-    return next(name for name in names if solution.result == getattr(RESULTS, name))
 
 
 def exists(path: Path) -> bool:
