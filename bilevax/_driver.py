@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ._solve import as_estimator
 from ._solver.base import AbstractSolver, State
 from ._types import Float, Key, PyTree
 from .io import checkpoint
+from .io.provenance import installed
 from .io.run_folder import (
     CHECKPOINT,
     check_new_folder,
@@ -330,8 +330,7 @@ class _Session:
         os.fsync(self.file.fileno())
         header = dict(
             fingerprint=self.program.fingerprint,
-            bilevax=metadata.version("bilevax"),
-            jax=jax.__version__,
+            **installed("bilevax", "jax"),
             starts=len(states),
             chunk=min(self.program.targets),
             history_bytes=length,

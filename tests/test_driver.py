@@ -113,6 +113,7 @@ def test_progress_counts_steps_and_separates_compilation(whole):
 
 def test_an_interrupted_and_resumed_run_equals_one_that_was_not(stopped, tmp_path):
     assert 0 < len(lines(stopped)) < 60
+    assert checkpoint.load_header(stopped / "checkpoint")["bilevax"] == bx.__version__
     folder = shutil.copytree(stopped, tmp_path / "resumed")
     with open(folder / "history.jsonl", "ab") as file:  # written after the checkpoint, by a crash
         file.write(b'{"start": 0, "st')

@@ -5,6 +5,7 @@ from importlib import metadata
 
 import pytest
 
+import bilevax as bx
 from bilevax.io.provenance import commanded, provenance
 
 
@@ -29,3 +30,15 @@ def test_a_command_line_is_kept_whole_while_it_lasts(monkeypatch):
     assert found["command"] == ["bilevax", "solve", "bimatrix", "--tau", "0.1"]
     assert found["versions"]["jax"] == metadata.version("jax")
     assert provenance()["command"] == ["python", "mine.py"]
+
+
+def test_the_version_is_that_of_the_code_that_runs_installed_or_not(monkeypatch):
+    installed = metadata.version
+
+    def version(name):
+        if name == "bilevax":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert provenance()["versions"]["bilevax"] == bx.__version__

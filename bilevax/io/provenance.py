@@ -37,8 +37,11 @@ def provenance() -> dict[str, Any]:
 
 
 def installed(*packages: str) -> dict[str, str]:
-    """The version of each package."""
-    return {name: metadata.version(name) for name in packages}
+    """The version of each package that runs."""
+    from .. import __version__  # not yet there while the package is being imported
+
+    # A source tree need not be installed, and another version may be.
+    return {name: __version__ if name == "bilevax" else metadata.version(name) for name in packages}
 
 
 def _python_command() -> list[str]:
