@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -15,9 +16,10 @@ import pytest
 
 import bilevax as bx
 from bilevax.cli.entry import _forget_halves
+from bilevax.io.files import write_json
 from bilevax.io.run_folder import history_line
 from bilevax.tasks.catalogue import build
-from bilevax.tasks.settings import Settings, prepare
+from bilevax.tasks.settings import Settings, prepare, read_settings
 
 # One problem and one penalty weight throughout: what is compiled once serves all these tests.
 GAME = ["bimatrix", "--starts", "2", "--penalty-weight", "5", "--quiet"]
@@ -331,6 +333,12 @@ def settings(**changes):
         gap_tol=1e-3,
     )
     return Settings(**(fields | changes))
+
+
+def test_settings_are_read_back_with_an_infinite_tolerance(tmp_path):
+    kept = settings(gap_tol=np.inf)
+    write_json(tmp_path / "config.json", dict(settings=asdict(kept)))
+    assert read_settings(tmp_path) == kept
 
 
 def solver(**changes) -> Any:

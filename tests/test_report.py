@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -12,7 +13,7 @@ from bilevax.io.comparison import comparison_html
 from bilevax.io.files import write_json
 from bilevax.io.outcome import About, Outcome, StartOutcome, read_outcome, to_fields, unfinished
 from bilevax.io.page import duration, number
-from bilevax.io.report import report_html, write_report
+from bilevax.io.report import known_values, report_html, write_report
 from bilevax.io.verdict import UNFINISHED, VERDICTS, result_name
 
 NAN = float("nan")
@@ -180,6 +181,19 @@ def test_a_result_file_gives_back_the_outcome(tmp_path):
         read_outcome(tmp_path)
 
 
+def test_a_known_value_that_is_not_known_and_an_infinite_tolerance_are_reported(tmp_path):
+    before = outcome(known={"a book": NAN}, gap_tol=np.inf)
+    write_json(tmp_path / "config.json", CONFIG | dict(about=to_fields(before)["about"]))
+    write_json(tmp_path / "result.json", to_fields(before))
+    assert "tolerance inf" in write_report(tmp_path).read_text()
+    after = read_outcome(tmp_path)
+    assert np.isnan(after.about.known["a book"]) and after.about.gap_tol == np.inf
+    row = "<td>a book</td><td>not known</td><td></td>"
+    assert row in re.sub(r"<td[^>]*>", "<td>", known_values(after))
+    (tmp_path / "result.json").unlink()
+    assert "The run is unfinished" in write_report(tmp_path).read_text()
+
+
 def test_a_problems_own_measures_join_the_json_and_the_report(tmp_path):
     measures = {"time_saved": (2.25, "minutes a day"), "unknown": (NAN, "of no solution")}
     before = replace(outcome(), measures=measures)
@@ -218,6 +232,13 @@ def test_what_a_solver_does_not_have_is_not_drawn():
     history = [line(0, k, 1.0, NAN, NAN) for k in (1, 2)]
     assert figures.gap_figure(history, best=0, gap_tol=1e-3) is None
     assert figures.weight_figure(history, best=0) is None
+
+
+def test_an_infinite_tolerance_is_not_drawn():
+    tolerances = lambda gap_tol: len(
+        figures.gap_figure(HISTORY, best=0, gap_tol=gap_tol).axes[0].texts
+    )
+    assert (tolerances(1e-3), tolerances(np.inf)) == (1, 0)
 
 
 def test_known_values_far_away_do_not_squeeze_the_spread():

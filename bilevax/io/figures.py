@@ -43,18 +43,19 @@ def gap_figure(history: History, *, best: int, gap_tol: float) -> "Figure | None
     figure, ax = axes()
     _draw(ax, curves, best)
     ax.set_yscale("log")
-    ax.axhline(gap_tol, color=KNOWN, linestyle="--", linewidth=1.3)
-    ax.annotate(
-        "tolerance",
-        (1, gap_tol),
-        (-4, 4),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        color=KNOWN,
-        fontsize=9,
-        ha="right",
-        va="bottom",
-    )
+    if np.isfinite(gap_tol):
+        ax.axhline(gap_tol, color=KNOWN, linestyle="--", linewidth=1.3)
+        ax.annotate(
+            "tolerance",
+            (1, gap_tol),
+            (-4, 4),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            color=KNOWN,
+            fontsize=9,
+            ha="right",
+            va="bottom",
+        )
     ax.set_ylabel("gap, by the solver's estimate")
     return figure
 

@@ -179,7 +179,7 @@ def read_outcome(folder: Path) -> Outcome:
     fields = read_json(path)
     try:
         return Outcome(
-            about=About(**fields["about"]),
+            about=read_about(fields["about"]),
             each_start=tuple(StartOutcome(**_with_nan(one)) for one in fields["each_start"]),
             best_start=fields["best_start"],
             wall_seconds=fields["wall_seconds"],
@@ -191,6 +191,20 @@ def read_outcome(folder: Path) -> Outcome:
         )
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not the result of a run.") from error
+
+
+def read_about(fields: dict[str, Any]) -> About:
+    """What was run, from the fields of a file, whose ``null`` stands for what JSON cannot hold.
+
+    ``TypeError`` or ``KeyError`` where they are not those of a run.
+    """
+    known, gap_tol = _with_nan(fields["known"]), read_gap_tol(fields["gap_tol"])
+    return About(**(fields | dict(known=known, gap_tol=gap_tol)))
+
+
+def read_gap_tol(value: float | None) -> float:
+    """The tolerance in a file, where ``null`` is infinity: any gap is accepted."""
+    return float("inf") if value is None else value
 
 
 def to_fields(outcome: Outcome) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import figures
 from .files import read_json, write_text
-from .outcome import About, Outcome, read_outcome, unfinished
+from .outcome import Outcome, read_about, read_outcome, unfinished
 from .page import UNKNOWN, counted, duration, number, page, table, text
 from .run_folder import (
     CHECKPOINT,
@@ -44,8 +44,8 @@ def write_report(folder: Path) -> Path:
         outcome = read_outcome(folder)
     else:
         try:
-            about = About(**config["about"])
-        except (KeyError, TypeError) as error:
+            about = read_about(config["about"])
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG} was not written by bilevax solve.") from error
         outcome = unfinished(history, about)
     present = [name for name in _FILES if (folder / name).exists()]
@@ -120,6 +120,8 @@ def known_values(outcome: Outcome) -> str:
 
 
 def _compared(own: float, known: float, maximize: bool) -> str:
+    if np.isnan(known):
+        return ""
     difference = own - known
     if abs(difference) <= 1e-3 * max(1e-9, abs(known)):
         return "equal to within .1 %"

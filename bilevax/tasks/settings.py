@@ -12,7 +12,7 @@ from .._check import check_problem
 from .._solver import AbstractSolver
 from .._types import Key, PyTree
 from ..io.files import read_json
-from ..io.outcome import About
+from ..io.outcome import About, read_gap_tol
 from ..io.provenance import provenance
 from ..io.run_folder import CONFIG
 from ..methods import METHODS, Method, Request, build_solver
@@ -116,7 +116,8 @@ def read_settings(folder: Path) -> Settings:
     if not path.exists():
         raise ValueError(f"{folder} holds no run: it has no {CONFIG}.")
     try:
-        return Settings(**read_json(path)["settings"])
+        fields = read_json(path)["settings"]
+        return Settings(**(fields | dict(gap_tol=read_gap_tol(fields["gap_tol"]))))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by bilevax solve.") from error
 
