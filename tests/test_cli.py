@@ -189,7 +189,7 @@ def bad(*arguments):
         bad("solve", "--resume", ".", "holds no run"),
         bad("solve", "bimatrix", "--resume", ".", "takes everything from .*: leave out PROBLEM[.]"),
         bad("solve", "bimatrix", "--out", "/dev/null/x", "is not a folder"),
-        bad("report", "nowhere", "nowhere holds no run"),
+        bad("report", "nowhere", "nowhere does not exist"),
         bad("compare", "bimatrix", "--solvers", "pbrl,newton", "there is no solver 'newton'"),
         bad("solve", "bimatrix", "--solver", "own.py:mine", "such methods belong to bilevax bench"),
         bad("compare", "bimatrix", "--solvers", "own.py:mine", "or give it to bilevax bench --met"),

@@ -207,6 +207,15 @@ def test_a_problems_own_measures_join_the_json_and_the_report(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no run: it has no config\.json"):
         write_report(tmp_path)
+    with pytest.raises(ValueError, match="nowhere does not exist: name the folder of a run"):
+        write_report(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is not a folder"):
+        write_report(tmp_path / "file")
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a comparison, whose report\.html is written once"):
+        write_report(tmp_path)
+    (tmp_path / "comparison.json").unlink()
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="was not written by bilevax solve"):
         write_report(tmp_path)

@@ -7,7 +7,7 @@ import typer
 from ..io.comparison import comparison_html
 from ..io.files import to_json, write_json, write_text
 from ..io.outcome import finished
-from ..io.run_folder import REPORT, check_new_folder
+from ..io.run_folder import COMPARISON, REPORT, check_new_folder
 from ..tasks.catalogue import blaming
 from ..tasks.settings import Settings, find_method, prepare
 from .options import (
@@ -104,7 +104,7 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
         settings = [task.config(out)["settings"] for task in tasks]
         config = tasks[0].config(out) | dict(settings=settings)
-        write_json(out / "comparison.json", record | dict(config=config))
+        write_json(out / COMPARISON, record | dict(config=config))
         write_text(out / REPORT, comparison_html(outcomes, failures))
         record["out"] = str(out)
     if json:

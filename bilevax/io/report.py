@@ -13,6 +13,7 @@ from .outcome import Outcome, read_about, read_outcome, unfinished
 from .page import UNKNOWN, counted, duration, number, page, table, text
 from .run_folder import (
     CHECKPOINT,
+    COMPARISON,
     CONFIG,
     HISTORY,
     PICTURE,
@@ -35,8 +36,7 @@ _FILES = {
 
 def write_report(folder: Path) -> Path:
     """Writes ``report.html`` from what is in the folder of a run, finished or not."""
-    if not (folder / CONFIG).exists():
-        raise ValueError(f"{folder} holds no run: it has no {CONFIG}.")
+    _check_run(folder)
     config = read_json(folder / CONFIG)
     history = read_history(folder / HISTORY)
     is_finished = (folder / RESULT).exists()
@@ -60,6 +60,19 @@ def write_report(folder: Path) -> Path:
     )
     write_text(folder / REPORT, content)
     return folder / REPORT
+
+
+def _check_run(folder: Path) -> None:
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {state}: name the folder of a run.")
+    if (folder / COMPARISON).exists():
+        raise ValueError(
+            f"{folder} holds a comparison, whose {REPORT} is written once: read it there, or run "
+            "bilevax compare again with another --out."
+        )
+    if not (folder / CONFIG).exists():
+        raise ValueError(f"{folder} holds no run: it has no {CONFIG}.")
 
 
 def report_html(

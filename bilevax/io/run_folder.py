@@ -30,6 +30,8 @@ SOLUTION = "solution.npz"
 RESULT = "result.json"
 PICTURE = "picture.svg"
 REPORT = "report.html"
+COMPARISON = "comparison.json"
+"""In the folder of a comparison, which holds nothing else but its report."""
 
 _NUMBERS = ("upper_value", "penalty", "penalty_weight", "gradient_norm", "seconds")
 
