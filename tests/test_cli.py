@@ -240,6 +240,20 @@ def test_a_fault_in_a_users_file_is_one_line_that_says_where(cli, own, function,
     assert not (own.parent / "out").exists()
 
 
+def test_options_reach_the_arguments_of_a_users_function(cli, tmp_path, monkeypatch):
+    path = tmp_path / "own.py"
+    path.write_text(OWN + "\ndef sized(tau=0.5, seed=0):\n    return 1 / (tau - seed)\n")
+    code, _, err = cli("solve", f"{path}:sized", "--tau", 3, "--problem-seed", 3)
+    assert code == 2 and "division by zero" in err
+    code, _, err = cli("solve", f"{path}:sized", "--budget", 3)
+    assert code == 2 and "--budget does not apply to" in err
+    assert "give the function an argument budget, or leave the option out." in err
+    monkeypatch.setenv("COLUMNS", "100")
+    for command in ("solve", "compare"):
+        words = " ".join(re.sub(r"[^\w.:,;'() -]", " ", cli(command, "--help")[1]).split())
+        assert "reach the function's own arguments of these names" in words
+
+
 def test_a_users_file_with_wrong_syntax_is_named_with_its_line(cli, tmp_path):
     (tmp_path / "broken.py").write_text("x = 1\ndef make(:\n")
     code, _, err = cli("solve", f"{tmp_path}/broken.py:make")

@@ -11,6 +11,7 @@ from ..io.run_folder import COMPARISON, REPORT, check_new_folder
 from ..tasks.catalogue import blaming
 from ..tasks.settings import Settings, find_method, prepare
 from .options import (
+    PROBLEM_HELP,
     Anneal,
     GapTol,
     Json,
@@ -32,9 +33,7 @@ from .terminal import comparison_row, print_comparison
 
 @with_problem_options
 def compare(
-    problem: Annotated[
-        str, typer.Argument(help="A name from [bold]bilevax list[/bold], or FILE.py:FUNCTION.")
-    ],
+    problem: Annotated[str, typer.Argument(help=PROBLEM_HELP)],
     solvers: Annotated[
         str, typer.Option(help="Which, with commas between them.")
     ] = "pbrl,implicit,independent",

@@ -13,6 +13,12 @@ _PROBLEM = "Problem (each applies to the problems named)"
 _SOLVER = "Solver"
 _RUN = "Run and output"
 
+PROBLEM_HELP = (
+    "A name from [bold]bilevax list[/bold], or FILE.py:FUNCTION. Of the options, those under "
+    "Problem reach the function's own arguments of these names (--tau its tau, --problem-seed its "
+    "seed, whatever problems are named there); its other arguments keep their defaults."
+)
+
 
 def _matrix(text: str) -> list[list[float]]:
     try:

@@ -22,6 +22,7 @@ from ..io.run_folder import (
 from ..tasks.catalogue import blaming, flag
 from ..tasks.settings import SOLVERS, Settings, Task, prepare, read_settings
 from .options import (
+    PROBLEM_HELP,
     Anneal,
     GapTol,
     Json,
@@ -46,10 +47,7 @@ INFEASIBLE = 1
 
 @with_problem_options
 def solve(
-    problem: Annotated[
-        str | None,
-        typer.Argument(help="A name from [bold]bilevax list[/bold], or FILE.py:FUNCTION."),
-    ] = None,
+    problem: Annotated[str | None, typer.Argument(help=PROBLEM_HELP)] = None,
     solver: Annotated[
         str, typer.Option(help="One of " + ", ".join(SOLVERS) + "; [bold]bilevax list[/bold].")
     ] = "pbrl",

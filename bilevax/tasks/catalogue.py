@@ -222,9 +222,10 @@ def _check_options(name: str, function: Callable[..., Any], options: dict[str, A
     for option in options:
         if option not in taken:
             others = [n for n, f in ZOO.items() if option in inspect.signature(f).parameters]
-            raise ValueError(
-                f"{flag(option)} does not apply to {name}: it belongs to {', '.join(others)}."
-            )
+            advice = f"it belongs to {', '.join(others)}."
+            if is_file(name):
+                advice = f"give the function an argument {option}, or leave the option out."
+            raise ValueError(f"{flag(option)} does not apply to {name}: {advice}")
     needed = [
         flag(option)
         for option, parameter in taken.items()
