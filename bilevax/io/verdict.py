@@ -49,6 +49,9 @@ VERDICTS = {
         "What it could still gain may lie on either side of the tolerance of {tol}. What to do: "
         "{message}.",
     ),
+    "no_model": Verdict(
+        "bad", "The lower level is no decision process.", "What happened: {message}."
+    ),
     "nonfinite": Verdict("bad", "The run broke down.", "What happened: {message}."),
     UNFINISHED: Verdict(
         "warn",
