@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import sys
 from typing import Any
 
 import equinox as eqx
@@ -176,14 +177,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, monkeypatch,
         if crash:
             patch.setattr(session_module, "one_round", lost)
         with pytest.raises(KeyboardInterrupt):
-            run_rlhf(ALGORITHM, [0, 1], on_progress=None if crash else interrupted, **options)
+            watched = None if crash else interrupted
+            run_rlhf(ALGORITHM, [0, 1], config={"note": (1,)}, on_progress=watched, **options)
     assert list(folder.glob("seed*.checkpoint"))
+    before = (folder / "history.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"one of seeds \[0, 1\], and seeds is \[5\]"):
+        run_rlhf(ALGORITHM, [5], resume=True, **options)
+    with pytest.raises(ValueError, match=r"config is not what .*config\.json holds"):
+        run_rlhf(ALGORITHM, [0, 1], resume=True, config={"note": 2}, **options)
+    assert (folder / "history.jsonl").read_bytes() == before
     other: Any = PBRL(SETUP, penalty_weight=3.0)  # pyright: ignore[reportCallIssue]
     with pytest.raises(ValueError, match="belongs to another algorithm"):
         run_rlhf(other, [0, 1], resume=True, **options)
     with open(folder / "history.jsonl", "ab") as file:
         file.write(b'{"seed": 0, "rou')  # a line cut short by a crash
-    resumed = run_rlhf(ALGORITHM, [0, 1], resume=True, **options)
+    resumed = run_rlhf(ALGORITHM, [0, 1], resume=True, config={"note": [1]}, **options)
     assert [bits(resumed, seed) for seed in (0, 1)] == [bits(whole, seed) for seed in (0, 1)]
     kept = sorted(read_rlhf_history(folder), key=lambda line: (line["seed"], line["round"]))
     assert [(z["seed"], z["round"]) for z in kept] == [(s, r) for s in (0, 1) for r in range(3)]
@@ -269,7 +277,7 @@ def test_answers_may_come_a_round_late():
         run_rlhf(ALGORITHM, 2, labeller=Late())
 
 
-def test_known_pairs_count_as_labels_and_are_kept(whole):
+def test_known_pairs_count_as_labels_and_are_kept(whole, tmp_path, monkeypatch):
     pairs = labelled_pairs(whole)
     assert pairs.answers.second.shape == (12,)
     known = pairs.take(slice(0, 5))
@@ -279,7 +287,11 @@ def test_known_pairs_count_as_labels_and_are_kept(whole):
     np.testing.assert_array_equal(kept.first.observation, known.first.observation)
     both = jax.tree.map(lambda z: jnp.concatenate([z, z]), pairs)
     with pytest.raises(ValueError, match="24 pairs and the buffer 12"):
-        run_rlhf(ALGORITHM, 1, known=both)
+        run_rlhf(ALGORITHM, 1, known=both, directory=tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ModuleNotFoundError, match="tensorboard"):
+        run_rlhf(ALGORITHM, 1, directory=tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 class Lengths(AbstractEnvironment):
@@ -328,6 +340,7 @@ def test_median_interval_holds_the_median_as_often_as_it_says():
         (dict(seeds=0), "at least one"),
         (dict(seeds=[1, 1]), "each once"),
         (dict(seeds=1, workers=0), "workers is 0"),
+        (dict(seeds=1, episodes=0), "episodes is 0"),
         (dict(seeds=1, resume=True), "need the directory"),
     ],
 )

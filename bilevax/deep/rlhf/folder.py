@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ import numpy as np
 
 from ..._types import PyTree
 from ...io import checkpoint
-from ...io.files import replacing, to_json, write_json, write_text
+from ...io.files import read_json, replacing, to_json, write_json, write_text
 from ...io.provenance import installed
 from ...io.run_folder import CONFIG, HISTORY, RESULT, check_new_folder
 from .base import AbstractAlgorithm, RLHFState, cut
 from .outcome import RLHFRun
 
 SEGMENTS = "segments.npz"
+_CHECKPOINT = re.compile(r"seed(\d+)\.checkpoint$")
 
 
 def need_safetensors() -> None:
@@ -42,14 +44,34 @@ def need_safetensors() -> None:
         )
 
 
-def check_unfinished_rlhf(folder: Path) -> None:
-    """``ValueError`` unless the folder holds an unfinished run."""
+def check_unfinished_rlhf(folder: Path, seeds: Sequence[int]) -> None:
+    """``ValueError`` unless the folder holds an unfinished run, of these seeds."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder, and so holds no run to resume.")
     if (folder / RESULT).exists():
         raise ValueError(f"the run in {folder} is finished: there is nothing to resume.")
     if not (folder / HISTORY).exists():
         raise ValueError(f"{folder} holds no run of RL from human feedback: it has no {HISTORY}.")
+    saved = (int(name[1]) for path in folder.iterdir() if (name := _CHECKPOINT.match(path.name)))
+    found = {line["seed"] for line in read_rlhf_history(folder)}.union(saved)
+    if not found <= set(seeds):
+        raise ValueError(
+            f"the run in {folder} is one of seeds {sorted(found)}, and seeds is {list(seeds)}: "
+            "resume with the seeds that it was started with, or start anew in another folder."
+        )
+
+
+def check_config(folder: Path, config: dict[str, Any]) -> None:
+    """``ValueError`` where the folder holds another ``config.json`` than this one."""
+    path = folder / CONFIG
+    if not path.exists():
+        return
+    found, given = read_json(path), json.loads(to_json(config))
+    if found != given:
+        raise ValueError(
+            f"run_rlhf: config is not what {path} holds; resume with exactly what the run was "
+            "started with, or leave config out."
+        )
 
 
 def open_folder(folder: Path, config: dict[str, Any] | None) -> None:

@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ..._driver import default_workers
+from ...io.run_folder import check_new_folder
 from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..sampler import HostSampler
 from ..teacher import AbstractTeacher, ScriptedTeacher
 from .base import AbstractAlgorithm
-from .folder import (
-    check_unfinished_rlhf,
-    need_safetensors,
-    open_folder,
-)
+from .folder import check_config, check_unfinished_rlhf, need_safetensors
 from .outcome import RLHFProgress, RLHFRun
-from .session import Session
+from .session import Session, check_known
 
 
 def run_rlhf(
@@ -50,7 +47,7 @@ def run_rlhf(
         known: labelled pairs that every seed has from the start. They count as labels.
         directory: an empty or new folder for history, checkpoints and networks.
         resume: continue the unfinished run in ``directory``; everything else must be as it was.
-        config: saved in the folder as ``config.json``.
+        config: saved in the folder as ``config.json``; with ``resume`` the same, or none.
         checkpoint_every: seconds between two checkpoints of a seed.
         tensorboard: also write event files, into ``directory/tensorboard``.
         episodes: of the final evaluation, which counts in no step.
@@ -75,24 +72,31 @@ def run_rlhf(
         )
     if labeller is not None and teacher is not None:
         raise ValueError("run_rlhf: both a teacher and a labeller were given; leave one out.")
-    if workers is not None and workers < 1:
-        raise ValueError(f"run_rlhf: workers is {workers}; give at least 1.")
+    for name, value in (("workers", workers), ("episodes", episodes)):
+        if value is not None and value < 1:
+            raise ValueError(f"run_rlhf: {name} is {value}; give at least 1.")
+    if known is not None:
+        check_known(algorithm, known)
     folder = None if directory is None else Path(directory)
     if folder is None and (resume or tensorboard):
         raise ValueError("run_rlhf: resume and tensorboard need the directory of the run.")
     if folder is not None:
         need_safetensors()
-        check_unfinished_rlhf(folder) if resume else open_folder(folder, config)
+        check_unfinished_rlhf(folder, numbers) if resume else check_new_folder(folder)
+        if resume and config is not None:
+            check_config(folder, config)
+    writer = _summary_writer() if tensorboard else None
     answers = labeller or teacher or ScriptedTeacher.oracle()
-    writers = _writers(folder, numbers) if tensorboard and folder is not None else {}
     if isinstance(algorithm.setup.sampler, HostSampler):
         workers = 1
-    session = Session(algorithm, numbers, answers, known, folder, resume, episodes, writers)
+    session = Session(algorithm, numbers, answers, known, folder, resume, episodes)
+    session.open(config, writer)
     session.work(workers or default_workers(), checkpoint_every, on_progress)
     return session.end()
 
 
-def _writers(folder, seeds):
+def _summary_writer():
+    """The class that writes event files."""
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError as error:
@@ -100,4 +104,4 @@ def _writers(folder, seeds):
             "tensorboardX is needed: install it with pip install 'bilevax[tensorboard]'.",
             name=error.name,
         ) from None
-    return {seed: SummaryWriter(str(folder / "tensorboard" / f"seed{seed}")) for seed in seeds}
+    return SummaryWriter

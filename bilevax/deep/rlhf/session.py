@@ -16,14 +16,16 @@ from jax import lax
 from ...io import checkpoint
 from ...io.files import write_json
 from ...io.run_folder import HISTORY, RESULT, history_line
+from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..sampler import HostSampler
-from .base import RLHFState
+from .base import AbstractAlgorithm, RLHFState
 from .evaluation import evaluate
 from .folder import (
     checkpoint_path,
     fingerprint,
     load_state,
+    open_folder,
     rewrite_history,
     save_networks,
     save_segments,
@@ -38,9 +40,9 @@ from .rounds import one_round
 class Session:
     """One process's share of a run: the threads, the history file and the checkpoints."""
 
-    def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes, writers):
+    def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes):
         self.algorithm, self.seeds, self.answers, self.known = algorithm, seeds, answers, known
-        self.folder, self.episodes, self.writers = folder, episodes, writers
+        self.folder, self.resume, self.episodes = folder, resume, episodes
         self.rounds = algorithm.setup.rounds
         # What is compiled for one seed serves the others: they wait for it in these rounds.
         self.first_time = {0: threading.Lock(), 1: threading.Lock()}
@@ -48,36 +50,44 @@ class Session:
         self.states: dict[int, RLHFState] = {}
         self.marks: dict[int, str] = {}
         self.results: dict[int, SeedRun] = {}
-        self.file, self.history = None, []
-        self.earlier = 0.0
-        with jax.enable_x64(False):
-            self._start(resume)
-        self.began = time.perf_counter() - self.earlier
+        self.file, self.history, self.writers = None, [], {}
         self.latest: dict[int, dict[str, Any]] = {}
-        for line in self.history:
-            self._note(line)
-        self.speed = None
+        self.earlier, self.speed = 0.0, None
+        with jax.enable_x64(False):
+            self._start()
+        self.began = time.perf_counter() - self.earlier
 
-    def _start(self, resume):
-        """First states, or those of the checkpoints; the history up to there."""
+    def _start(self):
+        """First states, or those of the checkpoints."""
         for seed in self.seeds:
             state = _strong(self.algorithm.init(jax.random.key(seed)))
             if self.folder is not None:
                 self.marks[seed] = fingerprint(self.algorithm, self.answers, seed, state)
                 path = checkpoint_path(self.folder, seed)
-                if resume and path.exists():
+                if self.resume and path.exists():
                     like = _windowed(self.algorithm.setup, state, path)
                     self.states[seed], seconds = load_state(path, like, self.marks[seed])
                     self.earlier = max(self.earlier, seconds)
                     continue
             if self.known is not None:
-                state = _with_known(self.algorithm, state, self.known)
+                state = _with_known(state, self.known)
             self.states[seed] = state
-        if self.folder is not None:
-            if resume:
-                done = {seed: int(state.round) for seed, state in self.states.items()}
-                self.history = rewrite_history(self.folder, done)
-            self.file = open(self.folder / HISTORY, "ab")  # noqa: SIM115 (closed by work)
+
+    def open(self, config, writer):
+        """Makes the folder, or cuts its history where the checkpoints are."""
+        if self.folder is None:
+            return
+        if self.resume:
+            done = {seed: int(state.round) for seed, state in self.states.items()}
+            self.history = rewrite_history(self.folder, done)
+        else:
+            open_folder(self.folder, config)
+        self.file = open(self.folder / HISTORY, "ab")  # noqa: SIM115 (closed by work)
+        for line in self.history:
+            self._note(line)
+        if writer is not None:
+            events = self.folder / "tensorboard"
+            self.writers = {seed: writer(str(events / f"seed{seed}")) for seed in self.seeds}
 
     def work(self, workers, checkpoint_every, on_progress):
         try:
@@ -250,8 +260,8 @@ def _windowed(setup, state, path):
     return eqx.tree_at(lambda s: s.tracker, state, cut(state.tracker))
 
 
-def _with_known(algorithm, state, known):
-    """The state with these pairs in the buffer."""
+def check_known(algorithm: AbstractAlgorithm, known: Pairs) -> None:
+    """``ValueError`` where a run of the algorithm cannot start from these pairs."""
     count, wanted = known.answers.second.shape[0], algorithm.setup
     if not algorithm.asks:
         raise ValueError(f"run_rlhf: {type(algorithm).__name__} has no use for labelled pairs.")
@@ -265,6 +275,10 @@ def _with_known(algorithm, state, known):
             f"run_rlhf: known holds segments of {known.first.length} steps and the setup asks for "
             f"{wanted.segment}; give the same."
         )
+
+
+def _with_known(state, known):
+    """The state with these pairs in the buffer."""
     fresh = state.fresh
     state = add_labels(state, known, jax.random.fold_in(state.key, 2**31 - 1))
     return eqx.tree_at(lambda s: s.fresh, state, fresh)
