@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Key
-from ..io.files import read_json, replacing, write_text
+from ..io.files import replacing, write_text
 from .segments import Segments
 from .teacher import AbstractTeacher, Answers
 
@@ -123,11 +123,15 @@ class FolderLabeller(AbstractLabeller):
             write_text(self._directory / "queries.jsonl", "\n".join(lines) + "\n")
 
     def collect(self) -> list[Answered]:
-        """The queries answered since the last call; ``ValueError`` names a malformed answer."""
+        """The queries answered since the last call; ``ValueError`` names a malformed answer.
+
+        A file that is no JSON is still being written, and left for the next call.
+        """
         answered = [
-            (query, _read_answer(path))
+            (query, numbers)
             for query in self.waiting
             if (path := self._answers / f"{query}.json").exists()
+            and (numbers := _read_answer(path)) is not None
         ]
         if not answered:
             return []
@@ -189,7 +193,11 @@ def _unrewarded(arrays, name):
 
 
 def _read_answer(path):
-    content = read_json(path)
+    """The answer in numbers; ``None`` where the file is empty or cut off."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return None
     choice = content.get("answer") if isinstance(content, dict) else None
     if not isinstance(choice, str) or choice not in _CHOICES:
         raise ValueError(
