@@ -22,7 +22,7 @@ from bilevax.deep.policy import actor_critic
 from bilevax.deep.presets import pattern_reward
 from bilevax.deep.rlhf import DRLHF, PBRL, AbstractAlgorithm, Setup, TrueReward
 from bilevax.deep.rlhf import session as session_module
-from bilevax.deep.rlhf.base import cut, fitted, mean_reward
+from bilevax.deep.rlhf.base import agreement, cut, fitted, mean_reward
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
 from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
@@ -259,6 +259,30 @@ class Late(AbstractLabeller):
     def collect(self):
         ready, self.ready, self.waiting = self.ready, self.waiting, []
         return ready
+
+
+class Silent(Late):
+    """Never answers."""
+
+    def collect(self):
+        return []
+
+
+def test_a_run_without_any_answer_says_so(tmp_path):
+    run = run_rlhf(ALGORITHM, 1, labeller=Silent(), episodes=4, directory=tmp_path / "run")
+    assert run.faults == ("seed 0 learned from nothing: to 6 questions no answer came",)
+    assert run.seeds[0].returns.size == 4 and not list((tmp_path / "run").glob("*.checkpoint"))
+    unasked: Any = PBRL(dataclasses.replace(SETUP, labels=0), tracker_share=0.5)  # pyright: ignore
+    assert not run_rlhf(unasked, 1, episodes=4).faults
+
+
+def test_where_all_true_returns_are_the_same_the_correlation_is_unknown(whole):
+    state = whole.seeds[0].state
+    rewards = lambda reward: eqx.tree_at(lambda s: s.policy.window.reward, state, reward)
+    reward, key = state.policy.window.reward, jax.random.key(0)
+    assert jnp.isnan(agreement(SETUP, rewards(jnp.ones_like(reward)), key))
+    varied = jax.random.uniform(key, reward.shape)
+    assert jnp.isfinite(agreement(SETUP, rewards(varied), key))
 
 
 def test_answers_may_come_a_round_late():

@@ -267,11 +267,15 @@ def renewed_normalizer(setup: Setup, state: RLHFState) -> RewardNormalizer:
 
 @eqx.filter_jit
 def agreement(setup: Setup, state: RLHFState, key: Key, count: int = 256) -> Scalar:
-    """The correlation of predicted with true returns over segments of the policy; a report."""
+    """The correlation of predicted with true returns over segments of the policy; a report.
+
+    NaN where the window holds no segment, or the true returns of all are the same.
+    """
     segments, _ = cut(setup, state.policy.window, key, count)
     predicted = jnp.mean(state.reward.model.sums(segments), axis=0)
-    found = correlation(predicted, jnp.sum(segments.reward, axis=1))
-    return jnp.where(holds_segment(setup, state.policy.window), found, jnp.nan)
+    true = jnp.sum(segments.reward, axis=1)
+    known = holds_segment(setup, state.policy.window) & (jnp.ptp(true) > 0)
+    return jnp.where(known, correlation(predicted, true), jnp.nan)
 
 
 def _no_pairs(like: Segments, count: int) -> Pairs:

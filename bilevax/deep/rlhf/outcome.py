@@ -49,7 +49,8 @@ class SeedRun:
             without a reward model, or without a held-out pair.
         steps: environment steps, over every policy trained.
         labels: pairs labelled.
-        fault: why the seed was stopped before its end; empty where it was not.
+        fault: why the seed was stopped before its end, or that it asked and no answer came; empty
+            where all went well.
     """
 
     seed: int
@@ -82,9 +83,9 @@ class RLHFRun:
             (the mean over episodes that ended in the round; NaN if none did), episodes,
             predicted_reward (the learned reward per step as the policy sees it), reward_accuracy
             (on held-out pairs), reward_loss, correlation (of predicted and true returns of
-            segments), penalty, penalty_weight, entropy, equal_share (of this round's answers),
-            started_again (whether random policies took the place of the old ones before this
-            round's learning), seconds.
+            segments; NaN where all the true ones are the same), penalty, penalty_weight, entropy,
+            equal_share (of this round's answers), started_again (whether random policies took the
+            place of the old ones before this round's learning), seconds.
         wall_seconds: all in all, earlier sessions of a resumed run counted in.
     """
 
@@ -114,7 +115,7 @@ class RLHFRun:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """One sentence for every seed that was stopped."""
+        """One sentence for every seed that was stopped, or had no answer."""
         return tuple(one.fault for one in self.seeds if one.fault)
 
 

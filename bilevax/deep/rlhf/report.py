@@ -74,8 +74,7 @@ def _verdict(result, folder) -> str:
         return ""
     stopped = " ".join(f"{fault[0].upper()}{fault[1:]}." for fault in result["faults"])
     return (
-        '<p class="verdict bad"><b>Not every seed reached its end.</b>'
-        f"<span>{text(stopped)}</span></p>"
+        f'<p class="verdict bad"><b>Not every seed went well.</b><span>{text(stopped)}</span></p>'
     )
 
 
@@ -157,8 +156,10 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
         if again
         else ""
     )
-    gaps = any(not np.isfinite(line["true_return"]) for line in history)
-    across = " Straight lines cross the rounds in which none ended." if gaps else ""
+    unknown = lambda name: any(not np.isfinite(line[name]) for line in history)
+    crossed = " Straight lines cross the rounds in which"
+    across = f"{crossed} none ended." if unknown("true_return") else ""
+    alike = f"{crossed} all true returns were the same." if unknown("correlation") else ""
     panels = [
         (
             curve_figure(history, "true_return", "true return of an episode"),
@@ -188,7 +189,7 @@ def _figures(folder: Path, history: Sequence[dict[str, Any]]) -> str:
         (
             curve_figure(history, "correlation", "correlation"),
             "<b>Correlation.</b> Of predicted with true returns of segments of the policy of the "
-            "time: 1 is perfect, 0 is no better than chance.",
+            f"time: 1 is perfect, 0 is no better than chance.{alike}",
         ),
         (
             curve_figure(history, "labels", "labels so far", lowest=0.0)

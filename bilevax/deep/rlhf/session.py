@@ -190,6 +190,7 @@ class Session:
             network = state.policy.agent.network
             sampler = self.algorithm.setup.sampler
             returns = evaluate(sampler, network, key, episodes=self.episodes)
+            fault = self._unanswered(seed, state)
         if self.folder is not None:
             save_networks(self.folder, seed, state, self.algorithm.setup.sampler.spec.name)
         self.results[seed] = SeedRun(
@@ -201,6 +202,13 @@ class Session:
             labels=int(state.labels),
             fault=fault,
         )
+
+    def _unanswered(self, seed, state):
+        """That a seed which asked has no label at all; empty where it has."""
+        asked = self.algorithm.setup.labels if self.algorithm.asks else 0
+        if not asked or int(state.labels):
+            return ""
+        return f"seed {seed} learned from nothing: to {asked} questions no answer came"
 
     def _steps(self):
         return sum(line["steps"] for line in self.latest.values())
@@ -225,7 +233,7 @@ class Session:
             save_segments(self.folder, self.algorithm, run)
             write_json(self.folder / RESULT, to_fields(run))
             for one in results:
-                if not one.fault:
+                if int(one.state.round) == self.rounds:
                     checkpoint_path(self.folder, one.seed).unlink()
         return run
 
