@@ -12,11 +12,12 @@ from touching import touching
 from bilevax.deep.adam_learner import AdamRewardLearner
 from bilevax.deep.buffer import PreferenceBuffer
 from bilevax.deep.pattern_reward import PatternReward
-from bilevax.deep.reward_model import RewardModel, evaluate
+from bilevax.deep.preference_loss import accuracy, bradley_terry_loss
+from bilevax.deep.reward_model import RewardModel
 from bilevax.deep.reward_network import MLPReward
 from bilevax.deep.reward_scale import correlation
 from bilevax.deep.segments import Segments
-from bilevax.deep.teacher import ScriptedTeacher
+from bilevax.deep.teacher import Answers, ScriptedTeacher
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +105,17 @@ def test_the_model_is_the_mean_of_its_members(fitted):
 
 
 def test_the_metrics_are_those_of_the_model_given_back_and_better_than_the_start(fitted):
-    judge = jax.jit(lambda model: evaluate(model, linear_buffer().held_out_pairs()))
+    buffer = linear_buffer()
+    row, weight = buffer.held_out_rows()
+    pairs = buffer.pairs.take(row)
+    answers = Answers(pairs.answers.second, weight)
+
+    @jax.jit
+    def judge(model):
+        first, second = model.sums(pairs.first), model.sums(pairs.second)
+        losses = [bradley_terry_loss(*sums, answers) for sums in zip(first, second, strict=True)]
+        return sum(losses) / len(losses), accuracy(first.mean(0), second.mean(0), answers)
+
     (loss, right), (before, _) = judge(fitted[0].model), judge(state_from().model)
     np.testing.assert_allclose(fitted[1].held_out_loss, loss, rtol=1e-9)
     np.testing.assert_allclose(fitted[1].held_out_accuracy, right, rtol=1e-9)

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from bilevax.deep.actor_critic import A2C
-from bilevax.deep.environment import channels_to_rgb, frame_to_rgb
+from bilevax.deep.environment import Spec, channels_to_rgb, frame_to_rgb
 from bilevax.deep.environments.catcher import Catcher
 from bilevax.deep.environments.gymnasium import GymnasiumVector, gymnasium_sampler
 from bilevax.deep.environments.minatar import minatar
@@ -170,6 +170,16 @@ def counting(mode):
 @pytest.fixture(scope="module")
 def host_policy():
     return actor_critic(jax.random.key(0), counting(AutoresetMode.DISABLED).spec, 8, 1)
+
+
+def test_frames_are_read_by_dtype_and_other_squares_of_84_without_convolutions():
+    key, frames = jax.random.key(0), jax.random.randint(jax.random.key(1), (1, 84, 84, 2), 0, 256)
+    spec = lambda shape, dtype: Spec("frames", shape, dtype, 3)
+    network = actor_critic(key, spec((84, 84, 2), jnp.uint8))
+    whole, unit = frames.astype(jnp.uint8), frames.astype(jnp.float32) / 255
+    np.testing.assert_array_equal(network(whole)[0], network(unit)[0])
+    flat = actor_critic(key, spec((84, 84), jnp.float32), 4)
+    assert flat(unit[..., 0])[0].shape == (1, 3)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

@@ -82,14 +82,13 @@ def test_the_held_out_share_is_exact_random_and_never_sampled():
     assert int(buffer.held_out.sum()) == 10
     other = filled(key=jax.random.key(1))
     assert not np.array_equal(buffer.held_out, other.held_out)
-    drawn = buffer.sample(KEY, 500)
-    np.testing.assert_array_equal(drawn.answers.weight, 1)
-    training = set(held(buffer)) - set(held(buffer)[np.asarray(buffer.held_out)])
-    assert set(np.asarray(drawn.first.reward[:, 0])) == training
-    pairs = buffer.held_out_pairs()
-    real = np.asarray(pairs.answers.weight) > 0
-    assert real.sum() == 10
-    assert set(np.asarray(pairs.first.reward[:, 0])[real]) == set(range(40)) - training
+    drawn = buffer.training_rows(KEY, (500,))
+    np.testing.assert_array_equal(buffer.training_weight[drawn], 1)
+    rows = set(np.flatnonzero(buffer.held_out))
+    assert set(np.asarray(drawn)) == set(range(40)) - rows
+    row, weight = map(np.asarray, buffer.held_out_rows())
+    assert (weight > 0).sum() == 10
+    assert set(row[weight > 0]) == rows
 
 
 @pytest.mark.slow
@@ -103,8 +102,8 @@ def test_pairs_added_one_by_one_are_held_out_in_the_same_share():
 @pytest.mark.slow
 def test_an_empty_buffer_and_one_without_training_pairs_sample_weight_zero():
     empty = PreferenceBuffer.empty(5, numbered(0, 1).first, share=0.25)
-    np.testing.assert_array_equal(empty.sample(KEY, 4).answers.weight, 0)
-    np.testing.assert_array_equal(empty.held_out_pairs().answers.weight, 0)
+    np.testing.assert_array_equal(empty.training_weight[empty.training_rows(KEY, (4,))], 0)
+    np.testing.assert_array_equal(empty.held_out_rows()[1], 0)
 
 
 def test_a_buffer_says_what_does_not_fit():

@@ -114,12 +114,6 @@ class PreferenceBuffer(eqx.Module):
             share=self.share,
         )
 
-    def sample(self, key: Key, count: int) -> Pairs:
-        """``count`` training pairs, uniformly with replacement; weight 0 if there is none."""
-        row = self.training_rows(key, (count,))
-        pairs = self.pairs.take(row)
-        return eqx.tree_at(lambda p: p.answers.weight, pairs, self.training_weight[row])
-
     def training_rows(self, key: Key, shape: tuple[int, ...]) -> Int[Array, "..."]:
         """Rows of training pairs, drawn uniformly with replacement; any row if there is none."""
         usable = self.training_weight > 0
@@ -143,8 +137,3 @@ class PreferenceBuffer(eqx.Module):
         row = jnp.nonzero(usable, size=self.most_held_out, fill_value=0)[0]
         real = jnp.arange(self.most_held_out) < jnp.sum(usable)
         return row, jnp.where(real, self.pairs.answers.weight[row], 0)
-
-    def held_out_pairs(self) -> Pairs:
-        """All held-out pairs, padded with pairs of weight 0 to a fixed shape."""
-        row, weight = self.held_out_rows()
-        return eqx.tree_at(lambda p: p.answers.weight, self.pairs.take(row), weight)

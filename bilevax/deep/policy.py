@@ -44,8 +44,8 @@ class MLPTorso(AbstractTorso):
 class NatureTorso(AbstractTorso):
     """The three convolutions and the layer of 512 of Mnih et al. (2015), for 84 x 84 frames.
 
-    Observations are ``[*N, 84, 84, frames]`` in 0 to 255. On a CPU a convolution inside a compiled
-    loop is many times slower than outside: the host path, for which this is made, has none.
+    Observations are ``[*N, 84, 84, frames]``. On a CPU a convolution inside a compiled loop is many
+    times slower than outside: the host path, for which this is made, has none.
     """
 
     kernels: tuple[Array, ...]
@@ -54,7 +54,7 @@ class NatureTorso(AbstractTorso):
 
     def __call__(self, observation):
         batch = observation.shape[:-3]
-        z = observation.reshape(-1, *observation.shape[-3:]).astype(jnp.float32) / 255
+        z = as_float(observation.reshape(-1, *observation.shape[-3:]))
         for kernel, bias, stride in zip(self.kernels, self.biases, (4, 2, 1), strict=True):
             z = lax.conv_general_dilated(
                 z, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -79,7 +79,7 @@ class ActorCritic(eqx.Module):
 def actor_critic(key: Key, spec: Spec, width: int = 128, depth: int = 1) -> ActorCritic:
     """The network for an environment: convolutions for Atari's frames, else an MLP."""
     torso_key, actor_key, critic_key = jax.random.split(key, 3)
-    if spec.observation_shape[:2] == (84, 84):
+    if len(spec.observation_shape) == 3 and spec.observation_shape[:2] == (84, 84):
         torso, features = _nature(torso_key, spec), 512
     else:
         torso, features = _mlp(torso_key, spec, width, depth), width

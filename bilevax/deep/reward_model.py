@@ -159,12 +159,8 @@ class Digest(NamedTuple):
     answers: Answers
 
 
-def evaluate(model: RewardModel, pairs: Pairs) -> tuple[Scalar, Scalar]:
-    """The members' mean loss on these pairs, and the accuracy of the ensemble's mean reward."""
-    return _evaluate(model, digest(model, pairs))
-
-
 def _evaluate(model, pairs):
+    """The members' mean loss on these pairs, and the accuracy of the ensemble's mean reward."""
     first, second = model.totals(pairs.first), model.totals(pairs.second)
     loss = jnp.mean(jax.vmap(bradley_terry_loss, (0, 0, None))(first, second, pairs.answers))
     return loss, accuracy(jnp.mean(first, 0), jnp.mean(second, 0), pairs.answers)

@@ -1,6 +1,6 @@
 """gymnax's MinAtar games (Young and Tian 2019; Lange 2022), behind the protocol.
 
-Five games of 10 x 10 binary channels. gymnax cuts episodes at 1,000 steps (Freeway: 2,500), which
+Four games of 10 x 10 binary channels. gymnax cuts episodes at 1,000 steps (Freeway: 2,500), which
 the original does not; it names this a truncation, and so do we.
 """
 
