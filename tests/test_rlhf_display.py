@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_rlhf import PRESET
 
+from bilevax.cli.rlhf_terminal import print_rlhf
 from bilevax.deep.rlhf import TrueReward
 from bilevax.deep.rlhf.figures import curve_figure
 from bilevax.deep.rlhf.run import run_rlhf
@@ -26,6 +27,16 @@ def test_progress_shows_the_last_true_return_that_is_known():
     assert math.isfinite(before)
     assert seen[-1].rounds == 6
     assert seen[-1].latest[0]["true_return"] == before
+
+
+@pytest.mark.parametrize(("count", "words"), [(2, "lowest to highest"), (6, "with 95%")])
+def test_fewer_than_six_seeds_give_a_range_and_no_interval_of_95_per_cent(count, words, capsys):
+    each = [dict(true_return=float(seed)) for seed in range(count)]
+    record = dict(env="dot", algorithm="pbrl", seeds=count, each_seed=each, true_return=1.0)
+    record |= dict(interval=(0.0, 1.0), teacher="oracle", labels=6, reward_accuracy=0.8, held_out=5)
+    print_rlhf(record | dict(steps=9, scored="it", wall_seconds=1.0, faults=()))
+    out = " ".join(capsys.readouterr().out.split())
+    assert words in out and "80% of 5 answers that" in out
 
 
 @pytest.mark.parametrize(

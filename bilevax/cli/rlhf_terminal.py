@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..deep.rlhf.outcome import RLHFProgress
-from ..io.page import duration, number
+from ..deep.rlhf.outcome import LEAST, RLHFProgress
+from ..io.page import counted, duration, number
 
 _EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
@@ -94,7 +94,12 @@ def print_rlhf(record: dict[str, Any]) -> None:
     if count > 1:
         low, high = record["interval"]
         spread = f"{number(low, 4)} to {number(high, 4)}"
-        table.add_row("interval", spread, f"for that median, from {count} seeds")
+        known = sum(np.isfinite(one["true_return"]) for one in each)
+        if known >= LEAST:
+            table.add_row("interval", spread, f"for that median with 95%, from {known} seeds")
+        else:
+            words = f"lowest to highest; a 95% interval takes {LEAST} seeds, not {known}"
+            table.add_row("range", spread, words)
         values = ", ".join(number(one["true_return"], 4) for one in each)
         table.add_row("every seed", "", values)
     if record["teacher"]:
@@ -104,7 +109,8 @@ def print_rlhf(record: dict[str, Any]) -> None:
             f"{record['reward_accuracy']:.0%}"
             if np.isfinite(record["reward_accuracy"])
             else "not known",
-            "of answers that the reward model never saw, ordered as the teacher did",
+            f"of {counted(record['held_out'], 'answer')} that the reward model never saw, ordered "
+            "as the teacher did",
         )
     table.add_row("steps", f"{record['steps']:,}", "of the environment per seed, all policies")
     table.add_row("scored", "", record["scored"])

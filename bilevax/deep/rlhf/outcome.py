@@ -62,6 +62,12 @@ class SeedRun:
     fault: str
 
     @property
+    def held_out(self) -> int:
+        """How many answers ``reward_accuracy`` rests on: held out, and not "equal"."""
+        buffer = self.state.buffer
+        return int(jnp.sum(buffer.held_out & (buffer.pairs.answers.second != 0.5)))
+
+    @property
     def true_return(self) -> float:
         """The mean true return of the final evaluation; NaN where the seed was stopped."""
         return float(np.mean(self.returns)) if self.returns.size else math.nan
@@ -105,7 +111,7 @@ class RLHFRun:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """An interval for that median, see ``median_interval``."""
+        """A 95% interval for that median; of fewer than six seeds only their range."""
         return median_interval(self.true_returns)
 
     @property
@@ -137,6 +143,10 @@ def median(values: Sequence[float] | Sequence[int] | np.ndarray) -> float:
     return float(np.median(known)) if known.size else math.nan
 
 
+LEAST = 6
+"""The fewest values whose ``median_interval`` is one of 95%; that of fewer is their range."""
+
+
 def median_interval(
     values: Sequence[float] | Sequence[int] | np.ndarray, level: float = 0.95
 ) -> tuple[float, float]:
@@ -161,13 +171,18 @@ def median_interval(
 
 
 def to_fields(run: RLHFRun) -> dict[str, Any]:
-    """The outcome as ``result.json`` holds it: medians, their intervals, and every seed."""
+    """The outcome as ``result.json`` holds it: medians, an interval, and every seed.
+
+    ``interval`` is that of the median true return with 95%, and of fewer than ``LEAST`` seeds their
+    range, which is no 95% interval. ``held_out`` is how many answers the accuracy rests on.
+    """
     return dict(
         true_return=run.true_return,
         interval=run.interval,
         labels=int(median([one.labels for one in run.seeds])),
         steps=int(median([one.steps for one in run.seeds])),
         reward_accuracy=run.reward_accuracy,
+        held_out=int(median([one.held_out for one in run.seeds])),
         wall_seconds=round(run.wall_seconds, 3),
         faults=run.faults,
         seeds=[
@@ -176,6 +191,7 @@ def to_fields(run: RLHFRun) -> dict[str, Any]:
                 true_return=one.true_return,
                 standard_error=one.standard_error,
                 reward_accuracy=one.reward_accuracy,
+                held_out=one.held_out,
                 steps=one.steps,
                 labels=one.labels,
                 fault=one.fault,

@@ -15,6 +15,7 @@ from ...io.run_folder import CONFIG, HISTORY, REPORT, RESULT
 from .clip import CLIP
 from .figures import curve_figure, scatter_figure
 from .folder import SEGMENTS, read_rlhf_history
+from .outcome import LEAST
 
 _METHODS = {
     "pbrl": "Two levels decide together. The upper level learns a <b>reward model</b> from "
@@ -90,14 +91,16 @@ def _tiles(result, settings, history) -> str:
     else:
         low, high = (np.nan if z is None else z for z in result["interval"])
         several = len(result["seeds"]) > 1
-        about = f"interval {number(low, 4)} to {number(high, 4)}" if several else "one seed"
+        known = sum(one["true_return"] is not None for one in result["seeds"])
+        kind = "95% interval" if known >= LEAST else "lowest to highest seed:"
+        about = f"{kind} {number(low, 4)} to {number(high, 4)}" if several else "one seed"
         tiles = [("True return", number(_known(result["true_return"]), 4), about)]
         if asks:
             accuracy = _known(result["reward_accuracy"])
             shown = _percent(accuracy)
             tiles += [
                 ("Labels", f"{result['labels']:,}", f"per seed, teacher: {settings['teacher']}"),
-                ("Reward accuracy", shown, "on answers it never saw"),
+                ("Reward accuracy", shown, f"on {_unseen(result)} it never saw"),
             ]
         tiles += [
             ("Steps", f"{result['steps']:,}", "per seed, all policies together"),
@@ -266,6 +269,11 @@ def _repeat(config: dict[str, Any], folder: Path) -> str:
         f"<details><summary>All settings</summary><pre>{text(settings)}</pre></details>",
     ]
     return "".join(parts)
+
+
+def _unseen(result: dict[str, Any]) -> str:
+    """How many answers the accuracy rests on; without a number where an older run noted none."""
+    return counted(result["held_out"], "answer") if "held_out" in result else "answers"
 
 
 def _percent(share: float) -> str:
