@@ -4,11 +4,15 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from PIL import Image
 
+from bilevax.cli import rlhf as commands
 from bilevax.cli.entry import execute
 from bilevax.cli.rlhf_settings import ALGORITHMS as WORDS
+from bilevax.cli.rlhf_settings import RLHFSettings, prepare_rlhf, settings_with_paths
+from bilevax.deep.dataset import load_dataset, save_dataset
 from bilevax.deep.presets import ALGORITHMS, PRESETS, preset
 
 pytestmark = pytest.mark.slow
@@ -59,6 +63,7 @@ def test_a_run_leaves_all_that_its_folder_promises(folder):
     assert not [name for name in names if "checkpoint" in name]
     page = (folder / "report.html").read_text()
     assert page.count("data:image/webp") == 2 and page.count("<svg") >= 5
+    assert "lowest to highest seed: " in page and "95% interval" not in page
 
 
 def test_json_says_how_the_run_went_and_known_pairs_count(own, folder, capsys):
@@ -70,8 +75,30 @@ def test_json_says_how_the_run_went_and_known_pairs_count(own, folder, capsys):
     assert (line["labels"], line["steps"], line["seeds"]) == (18, 128, 1)
     assert 0 <= line["true_return"] <= 6 and line["interval"] == [None, None]
     assert {"reward_accuracy", "wall_seconds", "scored"} <= set(line)
+    assert 0 <= line["held_out"] == line["each_seed"][0]["held_out"] <= 18 * 0.15
     assert [one["seed"] for one in line["each_seed"]] == [0]
     assert jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_buffer_has_room_for_all_pairs_of_a_data_set(own, folder, tmp_path):
+    pairs, manifest = load_dataset(folder.parent / "pairs")
+    counts = {12: 12, 24: 24 + 6}  # the preset's capacity is 12, and its labels 6
+    for count, capacity in counts.items():
+        more = pairs.take(jnp.arange(count) % 12)
+        about = dict(environment=manifest.environment, num_actions=manifest.num_actions)
+        save_dataset(tmp_path / str(count), more, **about, teacher="oracle")
+        given = {name: None for name in RLHFSettings.__annotations__} | dict(
+            env=f"{own}:dot",
+            algorithm="pbrl",
+            teacher="oracle",
+            seeds=1,
+            seed=0,
+            reuse=False,
+            tensorboard=False,
+        )
+        task = prepare_rlhf(settings_with_paths(given | dict(dataset=tmp_path / str(count))))
+        assert task.algorithm.setup.capacity == capacity
+        assert task.known is not None and task.known.answers.second.size == count
 
 
 @pytest.mark.parametrize("format", ["gif", "webp"])
@@ -118,8 +145,20 @@ def test_report_is_written_again_and_names_a_damaged_file(folder, tmp_path, caps
 def test_resuming_needs_an_unfinished_run(folder, tmp_path, capsys):
     assert "is finished" in says(capsys, "rlhf", "--resume", str(folder))
     assert "holds no run" in says(capsys, "rlhf", "--resume", str(tmp_path))
-    assert "leave out ENV" in says(capsys, "rlhf", "catcher", "--resume", str(folder))
+    resume = ["--resume", str(folder)]
+    assert "leave out ENV." in says(capsys, "rlhf", "catcher", *resume)
+    more = ["--labels", "5", "--algorithm", "drlhf", "--penalty-weight", "1", "--quiet"]
+    unused = "leave out --algorithm, --labels, --penalty-weight."
+    assert unused in says(capsys, "rlhf", *more, *resume)
     assert "not empty" in says(capsys, "rlhf", "catcher", "--out", str(folder))
+
+
+def test_a_run_made_from_python_is_told_from_no_run(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "config.json").unlink()
+    for command in ("report", "watch"):
+        assert "was made from Python" in says(capsys, command, str(copy))
 
 
 def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys):
@@ -132,6 +171,35 @@ def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys)
     assert "is damaged or of another data set" in says(capsys, *command)
 
 
+def test_a_data_set_is_never_written_over_what_is_no_data_set(own, folder, tmp_path, capsys):
+    pairs = tmp_path / "pairs"
+    shutil.copytree(folder.parent / "pairs", pairs)
+    (pairs / "manifest.json").unlink()
+    before = (pairs / "pairs.npz").read_bytes()
+    out = tmp_path / "run"
+    command = ["rlhf", f"{own}:dot", "--out", str(out), "--dataset"]
+    assert "neither empty nor a data set" in says(capsys, *command, str(pairs))
+    assert (pairs / "pairs.npz").read_bytes() == before
+    assert "is not a folder" in says(capsys, *command, str(pairs / "pairs.npz"))
+    assert not out.exists()
+
+
+def test_ctrl_c_after_the_run_keeps_its_pairs_and_names_the_report(
+    own, tmp_path, capsys, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    out, pairs = tmp_path / "run", tmp_path / "pairs"
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "write_clips", interrupted)
+        options = ["--quiet", "--out", str(out), "--dataset", str(pairs)]
+        assert execute(["rlhf", f"{own}:dot", *options]) == 130
+    assert f"bilevax report {out}" in capsys.readouterr().err
+    assert load_dataset(pairs)[1].pairs == 6
+    assert execute(["report", str(out)]) == 0
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -139,7 +207,14 @@ def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys)
         (["moving-dott"], "did you mean 'moving-dot'?"),
         (["moving-dot", "--algorithm", "ppo"], "there is no algorithm 'ppo'"),
         (["moving-dot", "--labels", "100000"], "ask for fewer labels"),
-        (["moving-dot", "--steps", "10"], "leave no rollout"),
+        # A segment is 10 steps, and a rollout 8 steps in 16 environments.
+        (["moving-dot", "--steps", "10"], "in 16 environments; give at least 256 steps."),
+        (["moving-dot", "--steps", "128"], "shorten the segment, or give at least 256 steps."),
+        (
+            ["moving-dot", "--segment", "100"],
+            "of 100 steps; ask for fewer labels, shorten the",
+        ),
+        (["moving-dot", "--steps", "3000"], "shorten the segment, or give more steps."),
         (["moving-dot", "--envs", "2"], "the tracker has 1 of 2 environments; give at least 3"),
         (["moving-dot", "--teacher", "oracl"], "did you mean 'oracle'?"),
         (["moving-dot", "--teacher", "skip"], "needs --skip"),
@@ -148,8 +223,11 @@ def test_a_damaged_or_foreign_data_set_is_refused(own, folder, tmp_path, capsys)
         (["moving-dot", "--algorithm", "drlhf", "--penalty-weight", "1"], "belongs to pbrl"),
         (["moving-dot", "--penalty-weight", "-1"], "--penalty-weight is -1"),
         (["moving-dot", "--tensorboard"], "give --out DIR"),
-        (["gym:NoSuchThing-v0"], "NoSuchThing"),
+        (["gym:NoSuchThing-v0"], "give an ID that gymnasium.pprint_registry() lists"),
+        (["gym:"], "write gym:ID, as gym:Taxi-v3"),
         (["gym:Pendulum-v1"], "finitely many actions"),
+        (["gym:Pendulum-v1", "--steps", "2000"], "finitely many actions"),
+        (["own.py"], "'own.py' names no function: write FILE.py:FUNCTION."),
         (["atari-no-such-game"], "game is 'no-such-game'"),
         (["OWN:number"], "returned a int; return an environment"),
         (["OWN:broken"], "ZeroDivisionError"),
@@ -197,6 +275,17 @@ def test_every_preset_makes_a_setup_that_asks_for_all_its_labels():
     assert dot.setup(steps=2000, labels=20).iterations == 2
     with pytest.raises(ValueError, match="segment is 10 steps, but a round's window holds 1"):
         dot.setup(steps=2000, labels=20, rounds=10)
+    # Without a label too the window is as wide as a segment.
+    assert dot.setup(steps=2000, labels=0, segment=100).window == 13
+
+
+def test_a_run_on_true_reward_may_be_too_short_for_labels_it_never_asks_for():
+    none = dict.fromkeys(RLHFSettings.__annotations__)
+    given = none | dict(env="moving-dot", teacher="oracle", seeds=1, seed=0)
+    given |= dict(algorithm="true-reward", steps=3000, reuse=False, tensorboard=False)
+    assert prepare_rlhf(RLHFSettings(**given)).algorithm.setup.labels == 0
+    # Where they fit, the run is the same as ever.
+    assert prepare_rlhf(RLHFSettings(**given | dict(steps=None))).algorithm.setup.labels == 100
 
 
 def test_the_command_line_knows_every_algorithm_of_the_presets():

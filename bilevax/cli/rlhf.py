@@ -1,16 +1,19 @@
 """The commands rlhf and watch."""
 
+import inspect
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import typer
 from rich.table import Table
 
 from ..io.files import read_json, to_json
-from ..io.run_folder import CONFIG, RESULT, check_new_folder
+from ..io.run_folder import CONFIG, HISTORY, RESULT, check_new_folder
 from ..tasks.catalogue import blaming
-from .running import interrupted, need
+from .running import INTERRUPTED, interrupted, need
 
 _TEACHER, _SETUP, _RUN = "Teacher", "Setup (the environment's preset by default)", "Run and output"
 FAULTY = 1
@@ -81,33 +84,45 @@ def rlhf(
     given = locals()
     from .rlhf_settings import read_rlhf_settings, settings_with_paths
 
-    own = ("out", "resume", "json", "quiet", "workers")
     if resume is not None:
-        if env is not None or out is not None:
-            raise ValueError(
-                "--resume takes everything from the folder: leave out ENV and the other options."
-            )
+        _check_resumed(given)
         settings = read_rlhf_settings(resume)
         return _learn(settings, resume, True, json, quiet, workers)
     if env is None:
         raise ValueError("name an ENV (bilevax list shows them), or give --resume DIR.")
     if tensorboard and out is None:
         raise ValueError("--tensorboard writes into the folder of the run: give --out DIR.")
-    fields = {name: value for name, value in given.items() if name not in own}
+    fields = {name: value for name, value in given.items() if name not in _OF_THE_PROCESS}
     settings = settings_with_paths(fields | dict(reuse=False))
     return _learn(settings, out, False, json, quiet, workers)
 
 
+_OF_THE_PROCESS = ("out", "resume", "json", "quiet", "workers")
+"""The options that no number of a run depends on."""
+
+
+def _check_resumed(given: dict[str, Any]) -> None:
+    """``ValueError`` names what was given beside ``--resume`` and would have no effect."""
+    usual = {name: one.default for name, one in inspect.signature(rlhf).parameters.items()}
+    usual |= {name: given[name] for name in _OF_THE_PROCESS if name != "out"}
+    flag = lambda name: "ENV" if name == "env" else "--" + name.replace("_", "-")
+    extra = ", ".join(flag(name) for name, value in given.items() if value != usual[name])
+    if extra:
+        raise ValueError(f"--resume takes everything from the folder: leave out {extra}.")
+
+
 def _learn(settings, out, resume, json, quiet, workers) -> int:
+    from ..deep.rlhf.folder import check_unfinished_rlhf
     from ..deep.rlhf.outcome import to_fields
     from ..deep.rlhf.run import run_rlhf
-    from .rlhf_settings import SCORED, prepare_rlhf
+    from .rlhf_settings import SCORED, check_new_dataset, prepare_rlhf
     from .rlhf_terminal import LearningDisplay, print_rlhf
 
     if out is not None:
-        if not resume:
-            check_new_folder(out)
+        check_unfinished_rlhf(out, settings.all_seeds) if resume else check_new_folder(out)
         need("matplotlib", "PIL", "safetensors")
+    if settings.dataset is not None and not settings.reuse:
+        check_new_dataset(Path(settings.dataset), resume)
     if settings.tensorboard:
         need("tensorboardX")
     # Float32 throughout: learning is noisy, and twice as fast in it.
@@ -122,21 +137,21 @@ def _learn(settings, out, resume, json, quiet, workers) -> int:
                     known=task.known,
                     directory=out,
                     resume=resume,
-                    config=None if out is None else task.config(),
+                    config=None if out is None or resume else task.config(),
                     tensorboard=settings.tensorboard,
                     episodes=task.episodes,
                     workers=workers,
                     on_progress=display,
                 )
             if settings.dataset is not None and not settings.reuse:
-                _save_dataset(settings, task, run)
+                _save_dataset_at_once(settings, task, run)
             if out is not None:
                 from ..deep.rlhf.report import write_rlhf_report
 
                 write_clips(out, settings)
                 write_rlhf_report(out)
         except KeyboardInterrupt:
-            return interrupted("rlhf", out)
+            return _interrupted(out)
     fields = to_fields(run)
     each = fields.pop("seeds")
     record = dict(
@@ -151,6 +166,19 @@ def _learn(settings, out, resume, json, quiet, workers) -> int:
     record |= {} if out is None else {"out": str(out)}
     print(to_json(record)) if json else print_rlhf(record)
     return FAULTY if run.faults else 0
+
+
+def _interrupted(out: Path | None) -> int:
+    """Says how a run that Ctrl-C ended is continued, or shown if it was finished; the exit code."""
+    finished = out is not None and (out / RESULT).exists()
+    if not finished and (out is None or (out / HISTORY).exists()):
+        return interrupted("rlhf", out)
+    report = (
+        f"after the end of the run; write its report with: bilevax report {shlex.quote(str(out))}"
+    )
+    words = report if finished else "before anything was written"
+    print(f"bilevax: interrupted {words}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def write_clips(folder: Path, settings) -> None:
@@ -201,9 +229,11 @@ def list_rlhf(table: Table) -> None:
 
 
 def is_rlhf(directory: Path) -> bool:
-    """Whether the folder is that of a run of ``bilevax rlhf``."""
+    """Whether the folder is that of a run of ``bilevax rlhf``, or of ``run_rlhf``."""
     path = directory / CONFIG
-    return path.exists() and (read_json(path) or {}).get("kind") == "rlhf"
+    if path.exists():
+        return (read_json(path) or {}).get("kind") == "rlhf"
+    return any(directory.glob("policy-seed*")) or any(directory.glob("seed*.checkpoint"))
 
 
 def write_rlhf_page(directory: Path) -> Path:
@@ -216,6 +246,15 @@ def write_rlhf_page(directory: Path) -> Path:
         with jax.enable_x64(False), blaming(settings.env):
             write_clips(directory, settings)
     return write_rlhf_report(directory)
+
+
+def _save_dataset_at_once(settings, task, run) -> None:
+    """Saves the labelled pairs; one Ctrl-C does not lose them."""
+    try:
+        _save_dataset(settings, task, run)
+    except KeyboardInterrupt:
+        _save_dataset(settings, task, run)
+        raise
 
 
 def _save_dataset(settings, task, run) -> None:

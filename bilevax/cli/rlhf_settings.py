@@ -1,7 +1,7 @@
 """Settings of ``bilevax rlhf`` that fit into a JSON file, and what they stand for."""
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from ..deep.buffer import Pairs
-from ..deep.dataset import load_dataset
+from ..deep.dataset import MANIFEST, load_dataset
 from ..deep.environment import AbstractEnvironment
 from ..deep.presets import PRESETS, Preset, own_preset, preset
 from ..deep.rlhf.base import AbstractAlgorithm
@@ -18,7 +18,7 @@ from ..deep.sampler import AbstractSampler, CompiledSampler
 from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
 from ..io.provenance import provenance
-from ..io.run_folder import CONFIG
+from ..io.run_folder import CONFIG, HISTORY, check_new_folder
 from ..tasks.catalogue import absolute, blaming, first_sentence, function_in, is_file, nearest
 
 ALGORITHMS = {
@@ -119,11 +119,11 @@ def prepare_rlhf(settings: RLHFSettings) -> RLHFTask:
         raise ValueError(f"--seeds is {settings.seeds}; give at least 1.")
     teacher = _teacher(settings)
     found = find_preset(settings.env)
-    setup = _setup(settings, found)
-    algorithm = _algorithm(settings, found, setup)
-    if settings.dataset is not None and not algorithm.asks:
+    if settings.dataset is not None and settings.algorithm == "true-reward":
         raise ValueError("--dataset: true-reward neither asks nor uses labelled pairs.")
-    known = _known(settings, algorithm) if settings.reuse else None
+    setup = _setup(settings, found)
+    known = _known(settings, setup) if settings.reuse else None
+    algorithm = _algorithm(settings, found, _roomy(setup, known))
     return RLHFTask(settings, algorithm, teacher, known, found.episodes)
 
 
@@ -144,6 +144,11 @@ def find_preset(name: str) -> Preset:
 def read_rlhf_settings(folder: Path) -> RLHFSettings:
     """The settings of the run in a folder."""
     path = folder / CONFIG
+    if not path.exists() and (folder / HISTORY).exists():
+        raise ValueError(
+            f"the run in {folder} was made from Python: report, watch and --resume need one of "
+            f"bilevax rlhf, which notes its settings in {CONFIG}."
+        )
     if not path.exists():
         raise ValueError(f"{folder} holds no run: it has no {CONFIG}.")
     try:
@@ -155,21 +160,40 @@ def read_rlhf_settings(folder: Path) -> RLHFSettings:
 
 
 def _setup(settings: RLHFSettings, found: Preset) -> Setup:
-    setup = found.setup(
-        steps=settings.steps,
-        labels=settings.labels,
-        rounds=settings.rounds,
-        segment=settings.segment,
-        envs=settings.envs,
-    )
+    def made(labels):
+        return found.setup(
+            steps=settings.steps,
+            labels=labels,
+            rounds=settings.rounds,
+            segment=settings.segment,
+            envs=settings.envs,
+        )
+
     try:
-        assert setup.sampler.spec is not None  # environments on the host are made here
+        setup = made(settings.labels)
+    except ValueError:
+        # An environment that cannot serve at all is to be said first.
+        _check_environment(settings.env, found.sampler(1))
+        if settings.algorithm != "true-reward":
+            raise
+        setup = made(0)  # nobody is asked: labels that do not fit are in no one's way
+    _check_environment(settings.env, setup.sampler)
+    return setup
+
+
+def _check_environment(name: str, sampler: AbstractSampler) -> None:
+    """``ValueError`` where there is no such environment; those on the host are made here."""
+    try:
+        assert sampler.spec is not None
     except Exception as error:
         # Gymnasium's errors about an environment's name are for its user, but no ValueErrors.
         if not type(error).__module__.startswith("gymnasium"):
             raise
-        raise ValueError(f"{settings.env}: {error}") from error
-    return setup
+        from gymnasium.error import UnregisteredEnv
+
+        unknown = isinstance(error, UnregisteredEnv)
+        hint = "; give an ID that gymnasium.pprint_registry() lists." if unknown else "."
+        raise ValueError(f"{name}: {str(error).rstrip('.')}{hint}") from error
 
 
 def _algorithm(settings: RLHFSettings, found: Preset, setup: Setup) -> AbstractAlgorithm:
@@ -224,10 +248,10 @@ def _about(sampler: AbstractSampler) -> str:
     return first_sentence(type(sampler.env)) if isinstance(sampler, CompiledSampler) else ""
 
 
-def _known(settings: RLHFSettings, algorithm: AbstractAlgorithm) -> Pairs:
+def _known(settings: RLHFSettings, setup: Setup) -> Pairs:
     assert settings.dataset is not None
     pairs, manifest = load_dataset(settings.dataset)
-    spec = algorithm.setup.sampler.spec
+    spec = setup.sampler.spec
     manifest.require(
         environment=spec.name,
         num_actions=spec.num_actions,
@@ -236,11 +260,34 @@ def _known(settings: RLHFSettings, algorithm: AbstractAlgorithm) -> Pairs:
     return pairs
 
 
+def _roomy(setup: Setup, known: Pairs | None) -> Setup:
+    """The setup with room for these pairs and its own, where its buffer does not hold the pairs."""
+    count = 0 if known is None else known.answers.second.shape[0]
+    return setup if count <= setup.capacity else replace(setup, capacity=count + setup.labels)
+
+
+def check_new_dataset(folder: Path, resume: bool) -> None:
+    """``ValueError`` unless a run's pairs can be saved there; creates nothing."""
+    if resume and (folder / MANIFEST).exists():
+        raise ValueError(
+            f"--dataset: {folder} was filled by another run since this one began; move its files "
+            "away, and resume then."
+        )
+    if resume and folder.is_dir():  # the run itself may be in it
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(
+            f"--dataset: {folder} is neither empty nor a data set to start from, which has a "
+            f"{MANIFEST}; name a new folder, so that nothing in it is lost."
+        )
+    check_new_folder(folder)
+
+
 def settings_with_paths(settings: dict[str, Any]) -> RLHFSettings:
     """Settings whose paths serve from any folder."""
     dataset = settings["dataset"]
     if dataset is not None:
         settings["dataset"] = str(Path(dataset).resolve())
-        settings["reuse"] = (Path(dataset) / "manifest.json").exists()
+        settings["reuse"] = (Path(dataset) / MANIFEST).exists()
     settings["env"] = absolute(settings["env"])
     return RLHFSettings(**settings)

@@ -19,6 +19,7 @@ from .buffer import Pairs
 from .segments import Segments
 from .teacher import Answers
 
+MANIFEST = "manifest.json"
 _FORMAT = "bilevax-preferences"
 _VERSION = 1
 _PARTS = ("observation", "action", "log_prob", "reward")
@@ -87,16 +88,14 @@ def save_dataset(
     # The old manifest does not fit the new arrays: a crash in between is refused, not misread.
     with replacing(directory / "pairs.npz") as file:
         file.write(data)
-    write_json(
-        directory / "manifest.json", {"format": _FORMAT, "version": _VERSION} | vars(manifest)
-    )
+    write_json(directory / MANIFEST, {"format": _FORMAT, "version": _VERSION} | vars(manifest))
     return manifest
 
 
 def load_dataset(directory: Path | str) -> tuple[Pairs, Manifest]:
     """The pairs and their manifest; ``ValueError`` says which file is wrong, and how."""
     directory = Path(directory)
-    manifest = _read_manifest(directory / "manifest.json")
+    manifest = _read_manifest(directory / MANIFEST)
     path = directory / "pairs.npz"
     try:
         data = path.read_bytes()

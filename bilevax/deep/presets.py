@@ -96,9 +96,9 @@ ALGORITHMS: dict[str, Callable[..., AbstractAlgorithm]] = {
 
 
 def _window(own: dict[str, Any], count: int) -> int:
-    """Rollouts that hold a round's pairs as separate segments; no more than a round has."""
+    """Rollouts that hold a round's pairs as separate segments, at least one; all it has at most."""
     length = own["sampler"].length
-    segments = -(-2 * max(own["schedule"](own["labels"], own["rounds"])) // count)
+    segments = max(1, -(-2 * max(own["schedule"](own["labels"], own["rounds"])) // count))
     wanted = -(-segments * own["segment"] // length)
     return min(wanted, own["steps"] // (own["rounds"] * length * count))
 
@@ -288,6 +288,8 @@ def _atari(game: str) -> Preset:
 def _gymnasium(name: str) -> Preset:
     from .environments.gymnasium import gymnasium_sampler
 
+    if not name:
+        raise ValueError("preset: gym: names no environment; write gym:ID, as gym:Taxi-v3.")
     return Preset(
         lambda count: gymnasium_sampler(name, count, 32),
         _a2c(2e-3),

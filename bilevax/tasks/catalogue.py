@@ -102,9 +102,9 @@ def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
 
 def absolute(name: str) -> str:
     """The name with the whole path of a user's file, so that it serves from any folder."""
-    if not is_file(name):
-        return name
     path, _, function = name.rpartition(":")
+    if not path.endswith(".py"):  # no file, or one without a function, which is refused later
+        return name
     return f"{Path(path).resolve()}:{function}"
 
 

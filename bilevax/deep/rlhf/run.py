@@ -59,9 +59,10 @@ def run_rlhf(
     their seeds run one after another.
 
     A seed whose reward model is no longer finite is stopped and keeps its last good state; the
-    others go on. Ctrl-C lets the rounds under way end, saves them where there is a ``directory``,
-    and raises ``KeyboardInterrupt``. ``ValueError`` says what is wrong with the arguments, the
-    folder or a checkpoint before anything is written.
+    others go on. One that asked and had no answer by its end says so in its ``fault``. Ctrl-C lets
+    the rounds under way end, saves them where there is a ``directory``, and raises
+    ``KeyboardInterrupt``. ``ValueError`` says what is wrong with the arguments, the folder or a
+    checkpoint before anything is written.
     """
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not numbers or len(set(numbers)) < len(numbers):

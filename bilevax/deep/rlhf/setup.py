@@ -79,27 +79,43 @@ class Setup(eqx.Module):
             raise ValueError(f"Setup: labels is {self.labels}; give at least 0.")
         if not 0 <= self.rare <= 1:
             raise ValueError(f"Setup: rare is {self.rare}; give a share in [0, 1].")
+        self._check_segment()
+        self._check_labels()
+
+    def _check_segment(self):
+        """A round has to have rollouts, and its window to hold a segment."""
+        length, count = self.sampler.length, self.sampler.count
+        needed = -(-self.segment // length)
+        enough = f"give at least {self.rounds * needed * length * count} steps"
+        enough += " or fewer rounds" if self.rounds > 1 else ""
         if self.iterations < 1:
-            fewer = " or fewer rounds" if self.rounds > 1 else ""
             raise ValueError(
                 f"Setup: {self.steps} steps in all, rounds {self.rounds}, leave no rollout of "
-                f"{self.sampler.length} steps in {self.sampler.count} environments; give at least "
-                f"{self.rounds * self.sampler.length * self.sampler.count} steps{fewer}."
+                f"{length} steps in {count} environments; {enough}."
             )
-        held = min(self.window, self.iterations)
-        if held * self.sampler.length < self.segment:
+        if self._held * length < self.segment:
+            other = enough if self.window >= needed else f"widen the window to {needed} rollouts"
             raise ValueError(
-                f"Setup: segment is {self.segment} steps, but a round's window holds {held} "
-                f"rollouts of {self.sampler.length}; widen the window, shorten the segment, or "
-                "give more steps or fewer rounds."
+                f"Setup: segment is {self.segment} steps, but a round's window holds {self._held} "
+                f"rollouts of {length}; shorten the segment, or {other}."
             )
-        pairs = held * self.sampler.length // self.segment * self.sampler.count // 2
+
+    def _check_labels(self):
+        """A round's pairs have to fit into its window side by side."""
+        pairs = self._held * self.sampler.length // self.segment * self.sampler.count // 2
         if self.most_asked > pairs:
+            wider = "take more rounds, a wider window or more environments"
+            other = wider if self._held < self.iterations else "give more steps"
             raise ValueError(
                 f"Setup: labels is {self.labels}, of which up to {self.most_asked} are asked in "
-                f"one round, but a round's window holds {pairs} pairs of separate segments; ask "
-                "for fewer labels, or take more rounds, a wider window or more environments."
+                f"one round, but a round's window holds {pairs} pairs of separate segments of "
+                f"{self.segment} steps; ask for fewer labels, shorten the segment, or {other}."
             )
+
+    @property
+    def _held(self):
+        """Rollouts in a round's window."""
+        return min(self.window, self.iterations)
 
     @property
     def asked(self) -> tuple[int, ...]:
