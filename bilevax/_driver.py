@@ -35,6 +35,7 @@ from .io.run_folder import (
     CHECKPOINT,
     check_new_folder,
     check_unfinished,
+    held,
     history_line,
     open_history,
     save_solutions,
@@ -198,9 +199,10 @@ def run(
     if header:
         _check_fingerprint(program, saved, header)
         program.states = checkpoint.load(saved, program.states)
-    session = _Session(program, folder, header, began, config)
-    session.work(workers or default_workers(), checkpoint_every, on_progress)
-    return session.end(keep_checkpoint)
+    with held(folder):
+        session = _Session(program, folder, header, began, config)
+        session.work(workers or default_workers(), checkpoint_every, on_progress)
+        return session.end(keep_checkpoint)
 
 
 def default_workers() -> int:

@@ -13,6 +13,7 @@ from optax import adam
 import bilevax as bx
 from bilevax.io import checkpoint
 from bilevax.io.files import replacing, to_json
+from bilevax.io.run_folder import held
 
 
 def game(seed=0):
@@ -193,6 +194,13 @@ def test_the_checkpoint_of_another_run_is_refused(stopped, other):
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     with pytest.raises(ValueError, match="belongs to another problem, solver, set of starts"):
         bx.run(**run, directory=stopped, resume=True, **LONG)
+    assert before == {path.name: path.read_bytes() for path in stopped.iterdir()}
+
+
+def test_a_run_that_is_still_at_work_is_not_resumed_beside_it(stopped):
+    before = {path.name: path.read_bytes() for path in stopped.iterdir()}
+    with held(stopped), pytest.raises(ValueError, match="another process is at work on the run"):
+        bx.run(game(), SOLVER, STARTS, directory=stopped, resume=True, **LONG)
     assert before == {path.name: path.read_bytes() for path in stopped.iterdir()}
 
 

@@ -9,9 +9,10 @@ picture.svg      the problem's own picture of the best solution
 report.html      all of it, to be read
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,11 @@ from .._solution import Solution
 from .._types import PyTree
 from .files import replacing, to_json, write_json
 from .verdict import result_name
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    fcntl = None
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
@@ -62,6 +68,29 @@ def check_unfinished(folder: Path) -> None:
         raise ValueError(f"the run in {folder} is finished: there is nothing to resume.")
     if not (folder / HISTORY).exists():
         raise ValueError(f"{folder} holds no run: it has neither a {CHECKPOINT} nor a {HISTORY}.")
+
+
+@contextlib.contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """The folder, made if it is not there, for this process alone while it is at work in it.
+
+    ``ValueError`` where another process is. Systems without ``flock`` go without the check.
+    """
+    if folder is None or fcntl is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is at work on the run in {folder}: wait for it, or stop it."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_history(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._driver import default_workers
-from ...io.run_folder import check_new_folder
+from ...io.run_folder import check_new_folder, held
 from ..buffer import Pairs
 from ..labeller import AbstractLabeller
 from ..sampler import HostSampler
@@ -91,9 +91,10 @@ def run_rlhf(
     if isinstance(algorithm.setup.sampler, HostSampler):
         workers = 1
     session = Session(algorithm, numbers, answers, known, folder, resume, episodes)
-    session.open(config, writer)
-    session.work(workers or default_workers(), checkpoint_every, on_progress)
-    return session.end()
+    with held(folder):
+        session.open(config, writer)
+        session.work(workers or default_workers(), checkpoint_every, on_progress)
+        return session.end()
 
 
 def _summary_writer():
