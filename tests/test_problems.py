@@ -331,6 +331,14 @@ def test_reward_design_starts_and_moves_within_its_budget():
     np.testing.assert_allclose(zoo.problem.project(within), within)
     without, bound = zoo.known.values()
     assert without < bound
+    found = unsolved(zoo.problem, within)
+    measures = {name: value for name, (value, _) in zoo.measures(found).items()}
+    lower = zoo.problem.lower(within)
+    upper = zoo.problem.upper(within, found.policy, bx.evaluate(lower, found.policy))
+    paid = measures["environment_return"] - measures["avoided_visits"]  # a visit costs 1
+    assert np.isclose(paid, -upper, rtol=1e-12)
+    paid = measures["environment_return_before"] - measures["avoided_visits_before"]
+    assert np.isclose(paid, without, rtol=1e-6)
 
 
 @pytest.mark.slow

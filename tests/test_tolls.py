@@ -105,10 +105,11 @@ def test_flows_and_travel_times_are_those_of_recursive_logit(zoo, files, some_to
     expected = recursive_logit(road, np.asarray(some_tolls), 1.0)
     np.testing.assert_allclose(flows, expected, rtol=1e-9, atol=1e-9)
     measures = zoo.measures(solution_at(some_tolls))
-    total, untolled, uniform = (value for value, _ in measures.values())
+    total, untolled, paid, uniform = (value for value, _ in measures.values())
     assert list(measures) == [
-        *("total_travel_time", "total_travel_time_untolled", "best_uniform_toll"),
+        *("total_travel_time", "total_travel_time_untolled", "mean_toll", "best_uniform_toll"),
     ]
+    assert paid == pytest.approx(expected @ np.asarray(some_tolls) / 150, rel=1e-9)
     assert total == pytest.approx(150 * mean_time(road, expected), rel=1e-9)
     without = mean_time(road, recursive_logit(road, 0.0, 1.0))
     assert untolled == pytest.approx(150 * without, rel=1e-9)

@@ -19,7 +19,7 @@ IMAGES = ROOT / "docs" / "images"
 
 COMMANDS = {
     "four-rooms": "solve four-rooms --starts 2",
-    "frozen-lake": "solve reward-design --env FrozenLake-v1 --avoid 8,9,10 --budget 2 --starts 2",
+    "frozen-lake": "solve reward-design --env FrozenLake-v1 --avoid 4,8 --budget 1 --starts 4",
     "sentinel-intruder": "solve sentinel-intruder --size 5 --starts 2",
     "stackelberg": "solve stackelberg --states 12 --starts 4",
     "sioux-falls": (

@@ -94,6 +94,7 @@ def spread_figure(
     ax.set_yticks([-row for row in range(len(labels))], labels)
     ax.set_ylim(-len(known) - 0.6, 0.6)
     ax.set_xlabel("value at the exact best response")
+    ax.locator_params(axis="x", nbins=5)  # values close together have long labels
     ax.grid(axis="y", visible=False)
     if len({round(v, 12) for v in [*finite.values(), *known.values()]}) == 1:
         center = next(iter(finite.values()))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._evaluation import Evaluation, expected_return, occupancy
+from .._evaluation import Evaluation, evaluate, expected_return, occupancy
 from .._gap import best_responses
 from .._mdp import MDP
 from .._mdp_from import make_environment
@@ -103,8 +103,9 @@ def reward_design(
         name="reward_design",
         summary=(
             f"A designer changes the rewards of {type(environment).__name__} within a "
-            f"budget of {budget:g}; an agent answers optimally; the designer wants the task done "
-            "without visits to some states."
+            f"budget of {budget:g}; an agent answers optimally; the designer wants what the "
+            f"environment pays, less {penalty:g} for each step in one of the states "
+            f"{', '.join(map(str, avoid))}."
         ),
         problem=problem,
         starts=normal_starts((states,), (0.01, 0.2)),
@@ -120,6 +121,23 @@ def reward_design(
             "no incentive can exceed": float(jnp.sum(own.initial * best_responses(own).values)),
         },
         arrays=partial(_arrays, problem),
+        measures=partial(_measures, problem, before),
+    )
+
+
+def _measures(problem, before, solution: Solution) -> dict[str, tuple[float, str]]:
+    def seen(mdp, policy):
+        evaluation = evaluate(mdp, policy)
+        visits = jnp.sum(evaluation.occupancy * problem.avoided)
+        return float(evaluation.expected_return(problem.mdp.reward)), float(visits)
+
+    earned, visits = seen(problem.lower(solution.x), solution.policy)
+    earned_before, visits_before = seen(problem.mdp, before)
+    return dict(
+        environment_return=(earned, "what the environment itself pays, discounted: is it done?"),
+        environment_return_before=(earned_before, "the same without any change"),
+        avoided_visits=(visits, "discounted steps in the avoided states"),
+        avoided_visits_before=(visits_before, "the same without any change"),
     )
 
 

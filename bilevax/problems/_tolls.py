@@ -125,7 +125,7 @@ def tolls(
             f"An authority sets tolls of up to {max_toll:g} minutes on the {road.num_links} links "
             "of a road network; travellers choose their routes by free-flow times and tolls, not "
             "by congestion; the authority wants the mean travel time (in minutes, congestion "
-            "included) low."
+            f"included){_less_revenue(revenue_weight)} low."
         ),
         problem=problem,
         starts=partial(_starts, road.num_links, float(max_toll)),
@@ -145,6 +145,10 @@ def tolls(
         arrays=partial(_arrays, problem, road),
         measures=partial(_measures, problem, before, uniform[0]),
     )
+
+
+def _less_revenue(weight: float) -> str:
+    return f", less {weight:g} times the mean toll paid (in minutes)," if weight else ""
 
 
 def _toll_design(road: RoadNetwork, max_toll: float, theta: float, revenue_weight: float):
@@ -217,6 +221,10 @@ def _measures(problem, before, uniform_toll, solution: Solution) -> dict[str, tu
         total_travel_time_untolled=(
             float(problem.total_travel_time(before[1])),
             "the same without tolls",
+        ),
+        mean_toll=(
+            float(jnp.sum(flows * solution.x) / problem.trips),
+            "minutes: what a traveller pays on average, all tolls of a trip together",
         ),
         best_uniform_toll=(
             uniform_toll,
