@@ -224,7 +224,7 @@ def test_ctrl_c_after_the_run_keeps_its_pairs_and_names_the_report(
         (["moving-dot", "--penalty-weight", "-1"], "--penalty-weight is -1"),
         (["moving-dot", "--tensorboard"], "give --out DIR"),
         (["gym:NoSuchThing-v0"], "give an ID that gymnasium.pprint_registry() lists"),
-        (["gym:"], "write gym:ID, as gym:Taxi-v3"),
+        (["gym:"], "write gym:ID, as gym:Taxi-v4"),
         (["gym:Pendulum-v1"], "finitely many actions"),
         (["gym:Pendulum-v1", "--steps", "2000"], "finitely many actions"),
         (["own.py"], "'own.py' names no function: write FILE.py:FUNCTION."),

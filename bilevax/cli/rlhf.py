@@ -26,7 +26,7 @@ ENVIRONMENTS = {
     "minatar-freeway": "MinAtar's Freeway.",
     "minatar-space-invaders": "MinAtar's Space Invaders.",
     "atari-NAME": "An Atari game, as atari-pong; needs bilevax\\[atari].",
-    "gym:ID": "An environment of Gymnasium with finitely many actions, as gym:Taxi-v3.",
+    "gym:ID": "An environment of Gymnasium with finitely many actions, as gym:Taxi-v4.",
     "FILE.py:FUNCTION": "An environment of your own: what the function returns.",
 }
 

@@ -289,7 +289,7 @@ def _gymnasium(name: str) -> Preset:
     from .environments.gymnasium import gymnasium_sampler
 
     if not name:
-        raise ValueError("preset: gym: names no environment; write gym:ID, as gym:Taxi-v3.")
+        raise ValueError("preset: gym: names no environment; write gym:ID, as gym:Taxi-v4.")
     return Preset(
         lambda count: gymnasium_sampler(name, count, 32),
         _a2c(2e-3),
