@@ -5,6 +5,7 @@
 Anything with ``upper``, ``lower`` and ``project`` is a problem; there is nothing to subclass.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,6 +59,28 @@ class BilevelProblem(eqx.Module):
     upper: Callable[..., Scalar]
     lower: Callable[..., Any]
     project: Callable[[PyTree], PyTree] = unconstrained
+
+    def __check_init__(self):
+        for name, takes in (("upper", "x, policy, evaluation"), ("lower", "x"), ("project", "x")):
+            if not _takes(getattr(self, name), len(takes.split())):
+                raise ValueError(
+                    f"BilevelProblem: {name} cannot be called with ({takes}); give a function that "
+                    "can (upper comes first, then lower, then project)."
+                )
+
+
+def _takes(function, count):
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a few functions written in C have none
+        return True
+    except TypeError:  # no function at all
+        return False
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 class AbstractParameterization(eqx.Module):

@@ -203,6 +203,15 @@ def test_two_functions_make_a_problem_whose_optimum_is_known():
     assert -2 < x < 1
 
 
+def test_functions_in_the_wrong_order_are_refused():
+    upper, lower = (lambda x, policy, evaluation: x), PaidBandit(jnp.ones((1, 2, 1)))
+    with pytest.raises(ValueError, match=r"upper cannot be called with \(x, policy, evaluation\)"):
+        bx.BilevelProblem(lower, upper)
+    with pytest.raises(ValueError, match=r"project cannot be called with \(x\); .*upper comes"):
+        bx.BilevelProblem(upper, lower, upper)
+    assert bx.BilevelProblem(lambda *everything: 0.0, lower, jnp.exp).lower is lower
+
+
 def test_a_problem_hands_its_arrays_over_as_leaves():
     problem = bx.BilevelProblem(lambda x, policy, evaluation: x, PaidBandit(jnp.ones((1, 2, 1))))
     arrays = [leaf for leaf in jax.tree.leaves(problem) if eqx.is_array(leaf)]
