@@ -1,5 +1,8 @@
 """What ``solve`` refuses, before anything is compiled: arguments and problems that cannot work."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,11 +15,23 @@ from ._exact import induced
 from ._penalty import is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
+from ._solver.base import AbstractSolver
 from ._types import Array, PyTree, concrete
 
+_UNKNOWN_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where Python or NumPy asks for a value that the compiler does not know."""
 
-def check_limits(max_steps: int, tol: float, gap_tol: float) -> None:
+
+def check_limits(max_steps: Any, tol: Any, gap_tol: Any) -> None:
     """``ValueError`` where a limit or a tolerance makes no sense."""
+    for name, value in dict(max_steps=max_steps, tol=tol, gap_tol=gap_tol).items():
+        if concrete(value) and not _is_number(value):
+            raise ValueError(f"solve: {name} is {value!r}; give one number.")
     if concrete(max_steps) and not max_steps >= 1:
         raise ValueError(f"solve: max_steps is {max_steps}; give at least 1.")
     if concrete(tol) and not 0 <= tol < np.inf:
@@ -28,39 +43,41 @@ def check_limits(max_steps: int, tol: float, gap_tol: float) -> None:
         )
 
 
-def check_problem(
-    problem: Problem | AbstractEstimator, x0: PyTree, policy0: PyTree | None = None
-) -> None:
+def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> None:
     """``ValueError`` where ``x0``, ``policy0`` or what the problem returns at them is unusable.
 
     Builds the lower level once outside the compiler, so that its own checks can see values.
     """
+    _check_is_problem(problem)
     _check_start(x0)
     if isinstance(problem, AbstractEstimator):
         return
     name = type(problem).__name__
-    projected = jax.eval_shape(lambda: problem.project(x0))
+    called = lambda function, call, *arguments: _called(name, function, x0, call, *arguments)
+    projected = called("project", jax.eval_shape, lambda x: problem.project(x), x0)
     if _layout(projected) != _layout(x0):
         raise ValueError(
             f"{name}: project returns {_layout(projected)} for an x of {_layout(x0)}; "
             "it must keep structure, shapes and dtypes."
         )
-    x0 = problem.project(x0)
-    lower = problem.lower(x0)
+    x = problem.project(x0)
+    lower = called("lower", problem.lower, x)
     for level in lower if isinstance(lower, tuple) else (lower,):
         if not hasattr(level, "induced_mdps"):
             raise ValueError(
                 f"{name}: lower returns {type(level).__name__}; return an MDP, a tuple of MDPs, "
                 "or a game."
             )
-    mdps = induced(problem, x0)
-    _check_regularizers(problem, x0, mdps)
+    mdps = induced(problem, x)
+    _check_regularizers(name, mdps, called("lower", eqx.filter_eval_shape, induced, problem, x))
     uniform = over_players(lambda mdp: mdp.uniform_policy(), mdps)
     if policy0 is not None:
         _check_policy(policy0, uniform, mdps)
-    upper = jax.eval_shape(
-        lambda: problem.upper(x0, uniform, over_players(evaluate, mdps, uniform))
-    )
+
+    def upper_of(x, policy):
+        return problem.upper(x, policy, over_players(evaluate, induced(problem, x), policy))
+
+    upper = called("upper", jax.eval_shape, upper_of, x, uniform)
     if getattr(upper, "shape", None) != () or not jnp.issubdtype(upper.dtype, jnp.floating):
         raise ValueError(
             f"{name}: upper returns {_layout(upper)}; "
@@ -77,6 +94,60 @@ def check_first_value(upper: Array) -> None:
         )
 
 
+def _check_is_problem(problem):
+    if isinstance(problem, AbstractEstimator):
+        return
+    is_class = isinstance(problem, type)
+    if isinstance(problem, Problem) and not is_class:
+        return
+    found = f"the class {problem.__name__}" if is_class else f"of type {type(problem).__name__}"
+    wanted = "give anything with upper, lower and project, such as BilevelProblem(upper, lower)"
+    if issubclass(problem if is_class else type(problem), AbstractSolver):
+        wanted = "problem comes first and solver second"
+    elif isinstance(getattr(problem, "problem", None), Problem):
+        wanted = "give its attribute problem"
+    raise ValueError(f"solve: problem is {found}; {wanted}.")
+
+
+def _called(name: str, function: str, x0: PyTree, call: Callable, *arguments: Any) -> Any:
+    """What a call returns; an error that a wrong x0 or Python's own control flow makes is named.
+
+    The new error keeps the traceback, in which a command finds the line of a user's file.
+    """
+    try:
+        return call(*arguments)
+    except _UNKNOWN_VALUES as error:
+        raise ValueError(
+            f"{name}: {function} decides on the value of an array, or converts it to a number or "
+            "to NumPy, which cannot be compiled; use jnp.where in place of if, jnp in place of np, "
+            "and keep arrays where float or int would convert them."
+        ).with_traceback(error.__traceback__) from error
+    except Exception as error:
+        numbers = _is_list_of_numbers(x0)
+        where = f"a {type(x0).__name__} of numbers" if numbers else _layout(x0)
+        if not numbers and not isinstance(error, TypeError | LookupError):
+            error.add_note(f"{name}: {function} raised this at an x of {where}.")
+            raise
+        wanted = f"give the x0 that {function} expects, or mend {function}"
+        if numbers:
+            wanted = "give an array, jnp.array(x0)"
+        reason = (str(error).strip().splitlines() or [""])[0].removesuffix(".")
+        raise ValueError(
+            f"{name}: {function} raised {type(error).__name__} at an x of {where} ({reason}); "
+            f"{wanted}."
+        ).with_traceback(error.__traceback__) from error
+
+
+def _is_list_of_numbers(x0):
+    lists = (list, tuple)
+    leaves = jax.tree.leaves(x0, is_leaf=lambda node: type(node) not in lists)
+    return type(x0) in lists and all(getattr(leaf, "shape", None) == () for leaf in leaves)
+
+
+def _is_number(value):
+    return np.ndim(value) == 0 and jnp.issubdtype(np.asarray(value).dtype, jnp.number)
+
+
 def _check_start(x0):
     for path, leaf in jax.tree.leaves_with_path(x0):
         name = "x0" + jax.tree_util.keystr(path)
@@ -89,9 +160,8 @@ def _check_start(x0):
         raise ValueError("solve: x0 holds no array; give the upper level's start.")
 
 
-def _check_regularizers(problem, x0, mdps):
+def _check_regularizers(name, mdps, traced):
     """A tau of 0 that only the eager build can see would divide by zero in the compiled one."""
-    traced = eqx.filter_eval_shape(induced, problem, x0)
     pairs = zip(
         jax.tree.leaves(mdps, is_leaf=is_mdp), jax.tree.leaves(traced, is_leaf=is_mdp), strict=True
     )
@@ -99,7 +169,7 @@ def _check_regularizers(problem, x0, mdps):
         unregularized = isinstance(mdp.regularizer, Unregularized)
         if unregularized and not isinstance(compiled.regularizer, Unregularized):
             raise ValueError(
-                f"{type(problem).__name__}: lower builds an MDP whose tau is 0, but where it is "
+                f"{name}: lower builds an MDP whose tau is 0, but where it is "
                 "compiled tau is an unknown number; pass regularizer=bx.Unregularized() as well."
             )
 

@@ -13,8 +13,9 @@ from games import random_game
 from optax import projections
 
 import bilevax as bx
-from bilevax._check import check_problem
+from bilevax._check import check_limits, check_problem
 from bilevax._solver.update import along_constraints
+from bilevax.problems import matrix_game
 
 START = jnp.zeros((3, 2))
 ADAM = optax.adam(0.05)
@@ -281,6 +282,85 @@ def test_problems_that_return_the_wrong_thing_are_refused():
     nothing = bx.BilevelProblem(lambda x, policy, evaluation: x, lambda x: x)
     with pytest.raises(ValueError, match=r"lower returns .*; return an MDP"):
         bx.solve(nothing, SOLVER, 0.0)
+
+
+PAYING = jnp.full((1, 2, 1), 0.5)
+
+
+def paid(x):
+    """A lower level that pays the two entries of x."""
+    return bx.MDP(x[None, :2] + jnp.zeros((1, 2)), PAYING, discount=0.5, tau=0.5)
+
+
+def squared(x, policy, evaluation):
+    return jnp.sum(x**2)
+
+
+@pytest.mark.parametrize(
+    ("x0", "message"),
+    [
+        ([0.0] * 6, r"lower raised TypeError at an x of a list of numbers \(.*give an array"),
+        ({"a": jnp.zeros(2)}, r"lower raised TypeError at an x of {'a': 'float64\[2\]'} \("),
+        (
+            jnp.zeros(3),
+            r"lower raised TypeError at an x of float64\[3\] \(add .*; give the x0 that",
+        ),
+    ],
+)
+def test_a_start_that_the_problem_cannot_take_is_named(x0, message):
+    problem = bx.BilevelProblem(squared, lambda x: paid(x + jnp.zeros(2)))
+    with pytest.raises(ValueError, match=message) as raised:
+        bx.solve(problem, SOLVER, x0)
+    assert isinstance(raised.value.__cause__, TypeError)
+
+
+def test_another_error_of_a_problem_stays_what_it_is_and_says_where():
+    def divided(x, policy, evaluation):
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        bx.solve(bx.BilevelProblem(divided, paid), SOLVER, jnp.zeros(2))
+    note = "BilevelProblem: upper raised this at an x of float64[2]."
+    assert note in raised.value.__notes__
+
+
+@pytest.mark.parametrize(
+    ("function", "change"),
+    [
+        ("upper", dict(upper=lambda x, policy, evaluation: x[0] if x[0] > 0 else -x[0])),
+        ("upper", dict(upper=lambda x, policy, evaluation: float(policy[0, 0]) * x[0])),
+        ("lower", dict(lower=lambda x: paid(np.asarray(x)))),
+        ("lower", dict(lower=lambda x: paid(jnp.full(2, float(x[0]))))),
+        ("project", dict(project=lambda x: x if x[0] > 0 else -x)),
+    ],
+)
+def test_python_that_cannot_be_compiled_is_explained(function, change):
+    problem = bx.BilevelProblem(**dict(upper=squared, lower=paid) | change)
+    message = f"BilevelProblem: {function} decides on the value of an array"
+    with pytest.raises(ValueError, match=message) as raised:
+        bx.solve(problem, SOLVER, jnp.zeros(2))
+    assert raised.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (SOLVER, "problem is of type PBRL; problem comes first and solver second"),
+        (bx.PBRL, "problem is the class PBRL; problem comes first"),
+        ((GAME, START), "problem is of type tuple; give anything with upper, lower and project"),
+        (bx.StackelbergGame, "problem is the class StackelbergGame; give anything"),
+        (matrix_game(), "problem is of type ZooProblem; give its attribute problem"),
+    ],
+)
+def test_what_is_no_problem_is_refused(problem, message):
+    with pytest.raises(ValueError, match=message):
+        check_problem(problem, START)
+
+
+@pytest.mark.parametrize("value", ["1e-3", None, np.ones(2)])
+def test_a_limit_that_is_no_number_is_refused(value):
+    with pytest.raises(ValueError, match=r"solve: tol is .*; give one number"):
+        check_limits(10, value, 1e-3)
 
 
 def test_the_checks_of_an_mdp_speak_although_solve_is_compiled():
