@@ -91,3 +91,35 @@ def test_weights_follow_their_rules():
 def test_weights_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+ADAM = optax.adam(0.1)
+
+
+# The suite checks the types of fields before a class can; what it does not see, a user meets.
+class Penalised(bx.PBRL):
+    pass
+
+
+class Implicit(bx.ImplicitGradient):
+    pass
+
+
+class Logits(bx.SoftmaxLogits):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "message"),
+    [
+        (Penalised, dict(penalty=ADAM), "penalty is of type GradientTransf.*; give a penalty, as"),
+        (Penalised, dict(penalty=bx.BellmanPenalty), "penalty is the class BellmanPenalty; give"),
+        (Penalised, dict(update=ADAM), "update is of type .*; give an update, as Alternating"),
+        (Penalised, dict(oracle=bx.PolicyIteration), "oracle is the class PolicyIteration; give"),
+        (Implicit, dict(optimizer=0.05), "optimizer is 0.05; give an optax optimiser, as optax"),
+        (Logits, dict(optimizer=optax.adam), "optimizer is of type function; give an optax"),
+    ],
+)
+def test_parts_that_are_none_are_refused(kind, parts, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**parts)

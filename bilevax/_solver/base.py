@@ -9,7 +9,7 @@ import optax
 
 from .._estimator import AbstractEstimator, Terms
 from .._types import Array, Bool, Int, Key, PyTree, Scalar
-from .update import move_x
+from .update import check_parts, move_x
 
 
 class Progress(eqx.Module):
@@ -63,6 +63,9 @@ class AbstractSolver(eqx.Module):
     the estimator alone (``AbstractEstimator``). All four are compiled: values may be computed with,
     but Python cannot branch on them.
     """
+
+    def __check_init__(self):
+        check_parts(self)
 
     @abc.abstractmethod
     def init(

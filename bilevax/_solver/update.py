@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from .._estimator import AbstractEstimator, Curvature, Terms
+from .._oracle import AbstractOracle
+from .._penalty import AbstractPenalty
 from .._types import PyTree, Scalar
 
 Gradient: TypeAlias = Callable[[PyTree, PyTree], tuple[Terms, tuple[PyTree, PyTree], PyTree]]
@@ -32,6 +34,9 @@ class Moved(NamedTuple):
 
 class AbstractUpdate(eqx.Module):
     """How (x, policy) moves along gradients."""
+
+    def __check_init__(self):
+        check_parts(self)
 
     @abc.abstractmethod
     def init(self, x: PyTree, policy: PyTree) -> PyTree:
@@ -138,6 +143,23 @@ class MirrorDescent(AbstractUpdate):
             lambda old, new: (old - new) / self.step_size, (x, policy), (x_new, policy_new)
         )
         return Moved(x_new, policy_new, optax.tree.norm(change), terms, memory, state)
+
+
+def check_parts(owner: Any) -> None:
+    """``ValueError`` where an attribute of a solver or an update is no part of its kind."""
+    kinds = {
+        "optimizer": (optax.GradientTransformation, "an optax optimiser, as optax.adam(0.05)"),
+        "update": (AbstractUpdate, "an update, as Alternating(optax.adam(0.05))"),
+        "penalty": (AbstractPenalty, "a penalty, as NikaidoIsoda() or BellmanPenalty()"),
+        "oracle": (AbstractOracle, "an oracle, as PolicyIteration()"),
+    }
+    for name, (kind, wanted) in kinds.items():
+        part = getattr(owner, name, None)
+        if part is None or isinstance(part, kind):
+            continue
+        found = repr(part) if len(repr(part)) < 20 else f"of type {type(part).__name__}"
+        found = f"the class {part.__name__}" if isinstance(part, type) else found
+        raise ValueError(f"{type(owner).__name__}: {name} is {found}; give {wanted}.")
 
 
 def projected_gradient(estimator: AbstractEstimator, x: PyTree, gradient: PyTree) -> PyTree:
