@@ -61,6 +61,7 @@ def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> No
             "it must keep structure, shapes and dtypes."
         )
     x = problem.project(x0)
+    _check_projection(name, x, problem.project(x))
     lower = called("lower", problem.lower, x)
     for level in lower if isinstance(lower, tuple) else (lower,):
         if not hasattr(level, "induced_mdps"):
@@ -83,6 +84,7 @@ def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> No
             f"{name}: upper returns {_layout(upper)}; "
             "it must return one real number, to be minimised."
         )
+    _check_precision(name, x, uniform, upper)
 
 
 def check_first_value(upper: Array) -> None:
@@ -158,6 +160,29 @@ def _check_start(x0):
             raise ValueError(f"solve: {name} is not finite at {where}; give a finite start.")
     if not jax.tree.leaves(x0):
         raise ValueError("solve: x0 holds no array; give the upper level's start.")
+
+
+def _check_projection(name, x, again):
+    if not concrete(x, again):
+        return
+    for one, other in zip(jax.tree.leaves(x), jax.tree.leaves(again), strict=True):
+        slack = np.sqrt(jnp.finfo(one.dtype).eps) * max(1, np.max(np.abs(one), initial=0))
+        moved = np.max(np.abs(one - other), initial=0)
+        if not moved <= slack:
+            raise ValueError(
+                f"{name}: project moves the point project(x0) by {moved}; a projection onto X "
+                "leaves the points of X where they are (and X may not be empty)."
+            )
+
+
+def _check_precision(name, x, policy, upper):
+    """Of mixed precisions the loop over steps would say only that its carry changes its type."""
+    found = [jnp.result_type(*jax.tree.leaves(tree)) for tree in (x, policy, upper)]
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"{name}: upper returns {found[2]} and lower's rewards are {found[1]} for an x of "
+            f"{found[0]}; cast them to one dtype (array.astype)."
+        )
 
 
 def _check_regularizers(name, mdps, traced):

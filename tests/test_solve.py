@@ -363,6 +363,29 @@ def test_a_limit_that_is_no_number_is_refused(value):
         check_limits(10, value, 1e-3)
 
 
+def test_mixed_precision_is_refused_before_it_is_compiled():
+    message = "upper returns float64 and lower's rewards are float32 for an x of float32; cast"
+    to_double = lambda x, policy, evaluation: jnp.sum(x.astype(float) ** 2)
+    narrow = lambda x: bx.MDP(x[None], PAYING.astype(np.float32), discount=0.5, tau=0.5)
+    with pytest.raises(ValueError, match=message):
+        bx.solve(bx.BilevelProblem(to_double, narrow), SOLVER, jnp.zeros(2, np.float32))
+    with pytest.raises(ValueError, match="rewards are float64 for an x of float32; cast"):
+        check_problem(bx.BilevelProblem(to_double, paid), jnp.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        lambda x: x / 2,
+        lambda x: projections.projection_l1_ball(x, -1.0),  # an empty set
+        lambda x: projections.projection_l2_ball(x, -1.0),
+    ],
+)
+def test_what_moves_the_points_of_its_own_set_is_no_projection(project):
+    with pytest.raises(ValueError, match=r"project moves the point project\(x0\) by"):
+        check_problem(bx.BilevelProblem(squared, paid, project), jnp.array([0.3, -2.0]))
+
+
 def test_the_checks_of_an_mdp_speak_although_solve_is_compiled():
     kernel = jnp.ones((1, 2, 1))
     problem = bx.BilevelProblem(
