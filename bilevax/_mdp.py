@@ -19,7 +19,7 @@ import numpy as np
 
 from ._mdp_from import gymnasium_model, npz_model, unrolled_model
 from ._regularizer import AbstractRegularizer, NegativeEntropy, Unregularized
-from ._transition import AbstractTransition, as_transition
+from ._transition import AbstractTransition, as_floats, as_transition
 from ._types import Array, Bool, Float, PyTree, ScalarLike, concrete
 from ._undiscounted import reason_against_discount_one
 
@@ -32,7 +32,7 @@ class MDP(eqx.Module):
     """A Markov decision process {S, A, r, P, discount, rho, tau h}.
 
     Arguments:
-        reward: r(s,a), shape ``[S, A]``, or ``[N, S, A]`` for N contexts.
+        reward: r(s,a), shape ``[S, A]``, or ``[N, S, A]`` for N contexts. Integers become floats.
         transition: P(s'|s,a) as an array ``[S, A, S]``, a ``DenseTransition`` or a
             ``SuccessorList``. Rows may sum to less than one: the rest is termination.
         discount: in [0, 1]. 1 is legal where some policy terminates from every state and every
@@ -68,11 +68,9 @@ class MDP(eqx.Module):
         regularizer: AbstractRegularizer = NegativeEntropy(),
         available=None,
     ):
-        self.reward = jnp.asarray(reward)
-        self.transition = as_transition(transition)
+        self.reward = as_floats("MDP", "reward", reward)
         dtype = self.reward.dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(f"MDP: reward has dtype {dtype}; give floating-point numbers.")
+        self.transition = as_transition(transition, dtype)
         if self.reward.ndim not in (2, 3) or self.reward.shape[-2:] != self.transition.shape:
             raise ValueError(
                 f"MDP: reward has shape {self.reward.shape} but the transition is over (states, "

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ._evaluation import Evaluation
 from ._mdp import MDP
 from ._regularizer import AbstractRegularizer, NegativeEntropy, sparsemax
-from ._transition import by_rows
+from ._transition import as_floats, by_rows
 from ._types import Array, Float, PyTree, Scalar, ScalarLike
 
 
@@ -213,9 +213,9 @@ def _stackelberg(
     regularizer: AbstractRegularizer = NegativeEntropy(),
     parameterization: AbstractParameterization = Softmax(),
 ):
-    leader_reward, follower_reward, kernel = map(
-        jnp.asarray, (leader_reward, follower_reward, kernel)
-    )
+    leader_reward = as_floats("StackelbergGame", "leader_reward", leader_reward)
+    follower_reward = as_floats("StackelbergGame", "follower_reward", follower_reward)
+    kernel = as_floats("StackelbergGame", "kernel", kernel, dtype=follower_reward.dtype)
     if leader_reward.ndim != 3 or follower_reward.shape != leader_reward.shape:
         raise ValueError(
             f"StackelbergGame: leader_reward has shape {leader_reward.shape} and follower_reward "

@@ -5,6 +5,7 @@ termination, so terminal states and episodes need no special case.
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from ._types import Array, Bool, Float, Int, Shaped, concrete
 
+_KERNEL = "give an array [S, A, S], or a SuccessorList of the few successors of each (s, a)"
 _BLOCK = 256
 """States whose successors are summed together."""
 
@@ -81,7 +83,7 @@ class DenseTransition(AbstractTransition):
     array: Float[Array, "*N S A S"]
 
     def __init__(self, array):
-        self.array = jnp.asarray(array)
+        self.array = as_floats("DenseTransition", "array", array, _KERNEL)
         if self.array.ndim not in (3, 4) or self.array.shape[-1] != self.array.shape[-3]:
             raise ValueError(
                 f"DenseTransition: array has shape {self.array.shape}; give [S, A, S] with "
@@ -135,7 +137,7 @@ class SuccessorList(AbstractTransition):
             )
         # 32 bits number every state that fits in memory, at half the traffic of 64.
         self.next_state = jnp.asarray(next_state, jnp.int32)
-        self.probability = jnp.asarray(probability)
+        self.probability = as_floats("SuccessorList", "probability", probability)
         if self.next_state.shape[-3:] != self.probability.shape[-3:]:
             raise ValueError(
                 f"SuccessorList: next_state has shape {self.next_state.shape} and probability "
@@ -290,11 +292,33 @@ def by_rows(array: Float[Array, "..."]) -> Float[Array, "..."]:
     return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
 
 
-def as_transition(transition) -> AbstractTransition:
-    """The kernel itself, or a dense one made from an array ``[S, A, S]``."""
+def as_transition(transition, dtype=None) -> AbstractTransition:
+    """The kernel itself, or a dense one made from an array ``[S, A, S]``, integers as ``dtype``."""
     if isinstance(transition, AbstractTransition):
         return transition
-    return DenseTransition(transition)
+    return DenseTransition(as_floats("MDP", "transition", transition, _KERNEL, dtype))
+
+
+def as_floats(
+    owner: str, name: str, values: Any, wanted: str = "give an array of numbers", dtype=None
+) -> Array:
+    """An array of floating-point numbers; integers and booleans become ``dtype``.
+
+    ``ValueError`` for what is no array of real numbers, such as a sparse matrix or a ragged list.
+    """
+    try:
+        array = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        dtype = getattr(values, "dtype", None)
+        found = type(values).__name__ + ("" if dtype is None else f" of dtype {dtype}")
+        raise ValueError(
+            f"{owner}: {name} is no array of numbers, but {found}; {wanted}."
+        ) from error
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{owner}: {name} has dtype {array.dtype}; give real numbers.")
+    return array.astype(jnp.result_type(float) if dtype is None else dtype)
 
 
 def check_kernel(owner: str, name: str, probability: jax.Array) -> None:

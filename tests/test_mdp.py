@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quantecon.markov import DiscreteDP
+from scipy.sparse import csr_matrix
 
 import bilevax as bx
 from bilevax._mdp import action_values, greedy_policy, soft_maximum
@@ -444,7 +445,10 @@ def good() -> dict[str, Any]:
     [
         (dict(reward=np.zeros((S, A + 1))), r"reward has shape \(4, 4\) but the transition"),
         (dict(reward=np.zeros(S)), r"reward has shape \(4,\)"),
-        (dict(reward=np.zeros((S, A), int)), "reward has dtype int64"),
+        (dict(reward=np.zeros((S, A), complex)), "reward has dtype complex128; give real numbers"),
+        (dict(reward=np.zeros((S, A), object)), "reward is no array of numbers, but ndarray of d"),
+        (dict(reward=[[0.0], [0.0, 1.0]]), "reward is no array of numbers, but list; give an"),
+        (dict(transition=csr_matrix((S, S))), "transition is no array .* csr_matrix.* Successor"),
         (dict(reward=np.full((S, A), np.nan)), r"reward\[0, 0\] is nan; give finite rewards"),
         (dict(discount=1.2), r"discount is 1.2; it must lie in \[0, 1\]"),
         (dict(discount=-0.1), "discount is -0.1"),
@@ -460,6 +464,22 @@ def good() -> dict[str, Any]:
 def test_a_wrong_mdp_says_what_is_wrong(change, message):
     with pytest.raises(ValueError, match=f"MDP: {message}"):
         bx.MDP(**good() | change)
+
+
+@pytest.mark.parametrize("dtype", [int, bool])
+def test_integers_and_booleans_become_floats(dtype):
+    kernel = np.eye(S, dtype=dtype)[:, None].repeat(A, axis=1)
+    reward = np.eye(S, A, dtype=dtype)
+    mdp = bx.MDP(reward, kernel, discount=0.9)
+    assert mdp.reward.dtype == jax.tree.leaves(mdp.transition)[0].dtype == np.float64
+    narrow = bx.MDP(reward.astype(np.float32), kernel, discount=0.9)
+    assert jax.tree.leaves(narrow.transition)[0].dtype == np.float32
+    lists = bx.SuccessorList(np.zeros((S, A, 1), int), np.ones((S, A, 1), dtype))
+    assert lists.probability.dtype == np.float64
+    game = bx.StackelbergGame.simultaneous(
+        reward[..., None], reward[..., None], kernel[:, :, None], discount=0.9
+    )
+    assert game.leader_reward.dtype == game.follower_reward.dtype == np.float64
 
 
 def test_contexts_are_all_regularised_or_none():

@@ -86,7 +86,7 @@ def entry(array, place, value):
     [
         (np.zeros((2, 3)), r"array has shape \(2, 3\); give \[S, A, S\]"),
         (np.zeros((2, 3, 4)), r"array has shape \(2, 3, 4\)"),
-        (np.zeros((2, 1, 2), int), "array has dtype int"),
+        (np.zeros((2, 1, 2), complex), "array has dtype complex"),
         (np.zeros((0, 1, 0)), r"array has shape \(0, 1, 0\); every axis needs"),
         (entry(np.zeros((2, 1, 2)), (1, 0, 1), -0.1), r"array\[1, 0, 1\] is -0.1"),
         (entry(np.zeros((2, 1, 2)), (0, 0, 1), np.nan), r"array\[0, 0, 1\] is nan"),
