@@ -73,7 +73,7 @@ def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> No
     _check_regularizers(name, mdps, called("lower", eqx.filter_eval_shape, induced, problem, x))
     uniform = over_players(lambda mdp: mdp.uniform_policy(), mdps)
     if policy0 is not None:
-        _check_policy(policy0, uniform, mdps)
+        check_policy("solve: policy0", policy0, mdps)
 
     def upper_of(x, policy):
         return problem.upper(x, policy, over_players(evaluate, induced(problem, x), policy))
@@ -199,17 +199,19 @@ def _check_regularizers(name, mdps, traced):
             )
 
 
-def _check_policy(policy0, uniform, mdps):
-    if jax.tree.structure(policy0) != jax.tree.structure(uniform):
+def check_policy(name: str, policy: PyTree, mdps: PyTree) -> None:
+    """``ValueError`` where a policy is none of these players', as far as values can be seen."""
+    structure = jax.tree.structure(over_players(lambda mdp: mdp.reward, mdps))
+    if jax.tree.structure(policy) != structure:
         raise ValueError(
-            f"solve: policy0 has the structure {jax.tree.structure(policy0)}; the lower level's "
-            f"players have {jax.tree.structure(uniform)}."
+            f"{name} has the structure {jax.tree.structure(policy)}; the lower level's "
+            f"players have {structure}."
         )
 
     def one(mdp, policy):
         if np.shape(policy) != mdp.reward.shape:
             raise ValueError(
-                f"solve: policy0 has shape {np.shape(policy)}; the lower level's policy has shape "
+                f"{name} has shape {np.shape(policy)}; the lower level's policy has shape "
                 f"{mdp.reward.shape}."
             )
         if not concrete(policy, mdp.available):
@@ -219,16 +221,14 @@ def _check_policy(policy0, uniform, mdps):
         total = policy.sum(-1)
         if not ((policy >= 0).all() and (np.abs(total - 1) <= slack).all()):
             raise ValueError(
-                f"solve: policy0 has entries from {policy.min()} to {policy.max()} and rows that "
+                f"{name} has entries from {policy.min()} to {policy.max()} and rows that "
                 f"sum to {total.min()} up to {total.max()}; give a probability for every action."
             )
         if mdp.available is not None and (policy > 0)[~_available(mdp)].any():
             where = np.argwhere((policy > 0) & ~_available(mdp))[0].tolist()
-            raise ValueError(
-                f"solve: policy0 is positive at {where}, where the action is not available."
-            )
+            raise ValueError(f"{name} is positive at {where}, where the action is not available.")
 
-    over_players(one, mdps, policy0)
+    over_players(one, mdps, policy)
 
 
 def _available(mdp):

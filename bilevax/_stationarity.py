@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from ._check import check_policy
 from ._estimator import AbstractEstimator
-from ._exact import induced
+from ._exact import Exact, induced
 from ._oracle import PolicyIteration
 from ._penalty import AbstractPenalty, NikaidoIsoda, is_mdp
 from ._problem import Problem
 from ._regularizer import NegativeEntropy
 from ._solve import as_estimator
-from ._types import Array, Float, PyTree, Scalar, ScalarLike
+from ._types import Array, Float, PyTree, Scalar, ScalarLike, concrete
 
 _ORACLE = PolicyIteration(tol=1e-14)
 _KEY = 0  # the model is known: nothing is drawn
@@ -39,29 +40,42 @@ class Stationarity(eqx.Module):
 
 
 def stationarity(
-    problem: Problem,
+    problem: Problem | AbstractEstimator,
     x: PyTree,
     policy: PyTree,
     *,
-    weight: ScalarLike,
+    penalty_weight: ScalarLike,
     step_size: ScalarLike,
     penalty: AbstractPenalty = NikaidoIsoda(),
 ) -> Stationarity:
-    """||((x, y) - (x, y)+) / step_size|| for the paper's step on f + weight p (spec (M10)).
+    """||((x, y) - (x, y)+) / step_size|| for the paper's step on f + penalty_weight p.
 
     (x, y)+ is one projected gradient step with the exact best response: the Euclidean projection
     onto X for x, and for the policies the proximal step of their regulariser's geometry (squared
     norm: Euclidean; entropy: KL, a multiplicative step). Zero just where (x, y) is stationary. Its
     size depends on step_size wherever a constraint binds, and on the geometry: compare like with
-    like.
+    like. Spec (M10).
     """
-    players = jax.tree.leaves(jax.eval_shape(lambda: induced(problem, x, policy)), is_leaf=is_mdp)
+    if concrete(penalty_weight) and not 0 <= penalty_weight < jnp.inf:
+        raise ValueError(
+            f"stationarity: penalty_weight is {penalty_weight}; give a finite number of at least 0."
+        )
+    _check_step_size("stationarity", step_size)
+    estimator = as_estimator(problem)
+    if not isinstance(estimator, Exact):
+        raise ValueError(
+            f"stationarity: {type(estimator).__name__} estimates from samples; give a problem "
+            "whose model is known."
+        )
+    mdps = induced(estimator.problem, x)
+    check_policy("stationarity: policy", policy, mdps)
+    players = jax.tree.leaves(mdps, is_leaf=is_mdp)
     geometry = tuple(
         "KL" if isinstance(mdp.regularizer, NegativeEntropy) else "Euclidean" for mdp in players
     )
     alpha = jnp.asarray(step_size, players[0].reward.dtype)
-    estimator = as_estimator(problem)
-    parts = _steps(estimator, penalty, x, policy, jnp.asarray(weight, alpha.dtype), alpha)
+    weight = jnp.asarray(penalty_weight, alpha.dtype)
+    parts = _steps(estimator, penalty, x, policy, weight, alpha)
     in_x, in_policy = (optax.tree.norm(part) for part in parts)
     return Stationarity(jnp.hypot(in_x, in_policy), in_x, in_policy, alpha, geometry)
 
@@ -74,6 +88,7 @@ def hypergradient_norm(
     The stationarity of x in the *original* problem, whatever method found it; where x is
     unconstrained it is ||grad F(x)||. Exact, by one adjoint solve; needs tau > 0.
     """
+    _check_step_size("hypergradient_norm", step_size)
     return _hypergradient_norm(as_estimator(problem), x, jnp.asarray(step_size))
 
 
@@ -93,6 +108,11 @@ def sensitivity(
     if not all(factor > 0 for factor in tau_factors):
         raise ValueError(f"sensitivity: tau_factors is {tau_factors}; give positive factors.")
     return _values_at(as_estimator(problem), x, jnp.asarray(tau_factors))
+
+
+def _check_step_size(owner, step_size):
+    if concrete(step_size) and not 0 < step_size < jnp.inf:
+        raise ValueError(f"{owner}: step_size is {step_size}; give a positive, finite number.")
 
 
 @eqx.filter_jit

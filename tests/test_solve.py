@@ -149,7 +149,9 @@ def test_constraints_bind_at_the_nearest_point_and_the_run_knows_it(solver):
         np.testing.assert_allclose(solution.x[name], value, atol=1e-8)
     odds = np.exp([0.6, 1.0])  # softmax(r / tau) over the two actions that exist
     np.testing.assert_allclose(solution.policy, [[*(odds / odds.sum()), 0]], atol=1e-8)
-    measure = bx.stationarity(problem, solution.x, solution.policy, weight=2.0, step_size=0.2)
+    measure = bx.stationarity(
+        problem, solution.x, solution.policy, penalty_weight=2.0, step_size=0.2
+    )
     assert measure.norm < 1e-8
 
 

@@ -1,5 +1,7 @@
 """Stationarity measures and sensitivities against their definitions."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpy_mdp as reference
@@ -52,7 +54,7 @@ def test_stationarity_is_the_norm_of_one_proximal_step(geometry):
     else:
         first = np.clip((1 + (policy - step) @ [1, -1]) / 2, 0, 1)
         moved = np.stack([first, 1 - first], axis=-1)
-    found = bx.stationarity(game, X, jnp.asarray(policy), weight=weight, step_size=alpha)
+    found = bx.stationarity(game, X, jnp.asarray(policy), penalty_weight=weight, step_size=alpha)
     np.testing.assert_allclose(found.in_x, np.linalg.norm(in_x), rtol=1e-7)
     np.testing.assert_allclose(found.in_policy, np.linalg.norm(policy - moved) / alpha, rtol=1e-7)
     np.testing.assert_allclose(found.norm**2, found.in_x**2 + found.in_policy**2)
@@ -66,3 +68,39 @@ def test_sensitivity_solves_the_lower_level_at_every_tau():
     np.testing.assert_allclose(found, expected, rtol=1e-11)
     with pytest.raises(ValueError, match="give positive factors"):
         bx.sensitivity(random_game(0), X, tau_factors=(1.0, 0.0))
+
+
+EVEN = jnp.full((3, 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(penalty_weight=-1.0), "stationarity: penalty_weight is -1.0; give a finite"),
+        (dict(step_size=0.0), "stationarity: step_size is 0.0; give a positive"),
+        (dict(policy=2 * EVEN), "stationarity: policy has entries .* rows that sum to 2.0"),
+        (dict(policy=EVEN.T), r"stationarity: policy has shape \(2, 3\); the lower level's"),
+        (dict(policy=(EVEN,)), "stationarity: policy has the structure"),
+    ],
+)
+def test_what_stationarity_cannot_measure_is_refused(change, message):
+    arguments: dict[str, Any] = dict(policy=EVEN, penalty_weight=1.0, step_size=0.1) | change
+    with pytest.raises(ValueError, match=message):
+        bx.stationarity(random_game(0), X, **arguments)
+
+
+def test_a_step_of_no_length_has_no_norm():
+    with pytest.raises(ValueError, match=r"hypergradient_norm: step_size is -1\.0"):
+        bx.hypergradient_norm(random_game(0), X, step_size=-1.0)
+
+
+def test_an_exact_estimator_serves_in_place_of_its_problem():
+    measure = lambda problem: bx.stationarity(problem, X, EVEN, penalty_weight=2.0, step_size=0.1)
+    assert measure(bx.Exact(random_game(0))).norm == measure(random_game(0)).norm
+
+
+def test_samples_alone_give_no_stationarity():
+    from bilevax.deep.sampled import Sampled
+
+    with pytest.raises(ValueError, match="stationarity: Sampled estimates from samples; give"):
+        bx.stationarity(Sampled(random_game(0)), X, EVEN, penalty_weight=2.0, step_size=0.1)
