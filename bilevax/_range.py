@@ -49,6 +49,11 @@ def leader_return_range(problem: HasUpperReward, x: PyTree, *, tolerance: Scalar
     For a problem whose leader collects ``problem.upper_reward(x)``, such as ``StackelbergGame``;
     see ``upper_value_range``. ``upper`` of such a problem is minus this return.
     """
+    if not hasattr(problem, "upper_reward"):
+        raise ValueError(
+            f"leader_return_range: {type(problem).__name__} has no upper_reward(x), as "
+            "StackelbergGame has; give the reward whose return is wanted to upper_value_range."
+        )
     return upper_value_range(problem.lower(x), problem.upper_reward(x), tolerance=tolerance)
 
 

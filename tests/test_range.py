@@ -1,5 +1,7 @@
 """The range of the leader's return, against linear and convex programs."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,3 +154,7 @@ def test_wrong_arguments_are_named():
         bx.upper_value_range(mdp, upper_reward, tolerance=-0.1)
     with pytest.raises(ValueError, match=r"upper_reward has shape \(2, 3\)"):
         bx.upper_value_range(mdp, upper_reward[..., 0], tolerance=0.1)
+    plain = bx.BilevelProblem(lambda x, policy, evaluation: x, lambda x: mdp)
+    unchecked = inspect.unwrap(bx.leader_return_range)  # the suite would check types before
+    with pytest.raises(ValueError, match=r"BilevelProblem has no upper_reward.*upper_value_range"):
+        unchecked(plain, jnp.zeros(()), tolerance=0.1)
