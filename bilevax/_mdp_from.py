@@ -73,8 +73,8 @@ def successor_lists(rows: Sequence[Sequence[dict[int, float]]]) -> SuccessorList
     return SuccessorList(next_state, probability)
 
 
-def npz_model(path: str | Path) -> tuple[Model, dict[str, float]]:
-    """The model in an .npz file, and the numbers ``discount`` and ``tau`` where it holds them."""
+def npz_model(path: str | Path) -> tuple[Model, dict[str, jax.Array]]:
+    """The model in an .npz file, and the arrays ``discount`` and ``tau`` where it holds them."""
     with np.load(path) as file:
         arrays = dict(file)
     known = {"reward", "transition", "next_state", "probability", "discount", "initial", "tau"}
@@ -101,7 +101,7 @@ def npz_model(path: str | Path) -> tuple[Model, dict[str, float]]:
         transition = as_transition(arrays["transition"])
     else:
         transition = SuccessorList(arrays["next_state"], arrays["probability"])
-    numbers = {name: float(arrays[name]) for name in ("discount", "tau") if name in arrays}
+    numbers = {name: jnp.asarray(arrays[name]) for name in ("discount", "tau") if name in arrays}
     model = Model(arrays["reward"], transition, arrays.get("initial"), arrays.get("available"))
     return model, numbers
 

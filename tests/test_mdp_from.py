@@ -174,6 +174,11 @@ def test_a_file_of_arrays_is_the_model_it_was_saved_from(tmp_path):
     read = bx.MDP.from_npz(lists, discount=0.8)
     assert (float(read.discount), float(read.tau)) == (0.8, 0.3)
     np.testing.assert_array_equal(read.initial, np.eye(5)[0])
+    options |= dict(discount=[0.5, 0.6], tau=[0.3, 0.4])
+    np.savez(lists, reward=[reward, reward], next_state=successors, probability=kernel, **options)
+    contexts = bx.MDP.from_npz(lists)
+    np.testing.assert_array_equal(contexts.discount, [0.5, 0.6])
+    np.testing.assert_array_equal(contexts.tau, [0.3, 0.4])
 
 
 @pytest.mark.parametrize(
