@@ -5,6 +5,7 @@ written with (``AbstractSolver``, ``first_state`` and others) is public here. Th
 the core, never the reverse.
 """
 
+import difflib
 from dataclasses import replace
 
 from .._hypergradient import AdjointSweeps as AdjointSweeps
@@ -53,8 +54,13 @@ METHODS: dict[str, Method] = {
 def build_solver(name: str, request: Request) -> AbstractSolver:
     """A method's solver for a request, annealed where that is asked for or the method's own way.
 
-    Raises ``ValueError`` where the method does not apply, or where an option does not belong to it.
+    Raises ``ValueError`` where there is no such method, where it does not apply, or where an option
+    does not belong to it.
     """
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, 1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(METHODS)}."
+        raise ValueError(f"build_solver: there is no method {name!r}; {hint}")
     method = METHODS[name]
     if not method.penalised and (request.penalty_weight or request.penalty_final):
         owners = [other.name for other in METHODS.values() if other.penalised]
