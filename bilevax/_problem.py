@@ -5,6 +5,7 @@
 Anything with ``upper``, ``lower`` and ``project`` is a problem; there is nothing to subclass.
 """
 
+import abc
 import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -86,11 +87,13 @@ def _takes(function, count):
 class AbstractParameterization(eqx.Module):
     """How a leader's variable x becomes a policy ``[S, A]``."""
 
+    @abc.abstractmethod
     def policy(self, x: Float[Array, "S A"]) -> Float[Array, "S A"]:
-        raise NotImplementedError
+        """The policy at x."""
 
+    @abc.abstractmethod
     def project(self, x: Float[Array, "S A"]) -> Float[Array, "S A"]:
-        raise NotImplementedError
+        """The projection of x onto where it is meant to be."""
 
 
 class Softmax(AbstractParameterization):

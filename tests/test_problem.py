@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import bilevax as bx
+from bilevax._problem import AbstractParameterization
 
 S, L, A = 3, 2, 2
 
@@ -203,13 +204,24 @@ def test_two_functions_make_a_problem_whose_optimum_is_known():
     assert -2 < x < 1
 
 
+def test_a_parameterization_needs_both_functions():
+    class Half(AbstractParameterization):
+        def policy(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"abstract.*project"):
+        Half()  # pyright: ignore[reportAbstractUsage]
+
+
 def test_functions_in_the_wrong_order_are_refused():
-    upper, lower = (lambda x, policy, evaluation: x), PaidBandit(jnp.ones((1, 2, 1)))
+    upper: Any = lambda x, policy, evaluation: x
+    lower: Any = PaidBandit(jnp.ones((1, 2, 1)))
     with pytest.raises(ValueError, match=r"upper cannot be called with \(x, policy, evaluation\)"):
         bx.BilevelProblem(lower, upper)
     with pytest.raises(ValueError, match=r"project cannot be called with \(x\); .*upper comes"):
         bx.BilevelProblem(upper, lower, upper)
-    assert bx.BilevelProblem(lambda *everything: 0.0, lower, jnp.exp).lower is lower
+    any_number: Any = lambda *everything: 0.0
+    assert bx.BilevelProblem(any_number, lower, jnp.exp).lower is lower
 
 
 def test_a_problem_hands_its_arrays_over_as_leaves():
