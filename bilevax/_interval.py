@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
+from ._solution import readable
 from ._types import Array, Bool, Scalar
 
 
@@ -22,6 +23,9 @@ class Interval(eqx.Module):
     upper: Scalar
     estimate: Scalar
     confidence: Scalar
+
+    def __str__(self):
+        return readable(self)
 
 
 def ends(value: Scalar | Interval) -> tuple[Scalar, Scalar]:

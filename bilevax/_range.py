@@ -11,6 +11,7 @@ from ._answer import over_players
 from ._evaluation import evaluate
 from ._gap import best_responses, subsolution, supersolution
 from ._mdp import MDP
+from ._solution import readable
 from ._types import Array, Float, PyTree, Scalar, ScalarLike, concrete
 
 _BISECTIONS = 60
@@ -28,6 +29,9 @@ class Range(eqx.Module):
 
     pessimistic: Scalar
     optimistic: Scalar
+
+    def __str__(self):
+        return readable(self)
 
 
 @runtime_checkable

@@ -1,10 +1,13 @@
 """What ``solve`` gives back."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
-from ._types import Array, PyTree
+from ._types import Array, PyTree, concrete
 
 
 class RESULTS(eqx.Enumeration):
@@ -63,3 +66,28 @@ class Solution(eqx.Module):
     result: RESULTS
     stats: dict[str, Array]
     state: Any
+
+    def __str__(self):
+        return readable(self, hidden=("state",))
+
+
+def readable(record: eqx.Module, hidden: tuple[str, ...] = ()) -> str:
+    """A record's fields but the hidden ones: scalars as numbers, arrays by shape."""
+    shown = [field.name for field in dataclasses.fields(record) if field.name not in hidden]
+    lines = [f"  {name}={_words(getattr(record, name))}," for name in shown]
+    return "\n".join([f"{type(record).__name__}(", *lines, ")"])
+
+
+def _words(value):
+    leaves = jax.tree.leaves(value)
+    if isinstance(value, RESULTS) and concrete(value) and leaves[0].ndim == 0:
+        return RESULTS[value] or "successful"
+    return eqx.tree_pformat(jax.tree.map(_number, value)).replace("\n", "\n  ")
+
+
+def _number(leaf):
+    """A scalar that can be looked at as a Python number; a key, an array or a tracer as it is."""
+    is_scalar = eqx.is_array(leaf) and leaf.ndim == 0 and concrete(leaf)
+    return (
+        leaf.item() if is_scalar and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf
+    )

@@ -13,6 +13,7 @@ from ._oracle import PolicyIteration
 from ._penalty import AbstractPenalty, NikaidoIsoda, is_mdp
 from ._problem import Problem
 from ._regularizer import NegativeEntropy
+from ._solution import readable
 from ._solve import as_estimator
 from ._types import Array, Float, PyTree, Scalar, ScalarLike, concrete
 
@@ -37,6 +38,9 @@ class Stationarity(eqx.Module):
     in_policy: Scalar
     step_size: Scalar
     geometry: tuple[str, ...] = eqx.field(static=True)
+
+    def __str__(self):
+        return readable(self)
 
 
 def stationarity(

@@ -75,6 +75,21 @@ def test_each_outcome_is_named():
     assert "raise max_steps" in bx.RESULTS[short.result]
 
 
+def test_a_solution_prints_its_numbers():
+    solution = bx.solve(random_game(0), SOLVER, START, max_steps=3, gap_tol=1e9)
+    text = str(solution)
+    assert f"  upper_value={float(solution.upper_value)},\n" in text
+    assert "  x=f64[3,2],\n" in text and "'steps': 3" in text
+    assert "result=successful" in text and "state" not in text
+    known = bx.Interval(*map(jnp.asarray, (0.0, 2.0, 1.0, 0.9)))
+    assert str(known) == (
+        "Interval(\n  lower=0.0,\n  upper=2.0,\n  estimate=1.0,\n  confidence=0.9,\n)"
+    )
+    traced = []
+    jax.jit(lambda value: traced.append(str(bx.Range(value, value))) or value)(jnp.ones(()))
+    assert "pessimistic=f64[]" in traced[0]
+
+
 def test_it_stops_on_a_small_gradient_only_once_the_weight_has_settled():
     game = random_game(0)
     solution = bx.solve(game, SOLVER, START, max_steps=500, tol=1e3)
