@@ -18,6 +18,7 @@ from ._linear import policy_system
 from ._mdp import MDP, action_values, per_context, soft_maximum
 from ._oracle import PolicyIteration, Response, cold_start, respond
 from ._penalty import is_mdp
+from ._solution import readable
 from ._transition import SuccessorList
 from ._types import Array, Float, PyTree
 
@@ -40,6 +41,9 @@ class Gap(eqx.Module):
     absolute: Any  # Scalar | Interval
     relative: Any  # Scalar | None
     largest: Any  # Scalar | None
+
+    def __str__(self):
+        return readable(self)
 
 
 @eqx.filter_jit

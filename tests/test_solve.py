@@ -85,6 +85,7 @@ def test_a_solution_prints_its_numbers():
     assert str(known) == (
         "Interval(\n  lower=0.0,\n  upper=2.0,\n  estimate=1.0,\n  confidence=0.9,\n)"
     )
+    assert str(bx.Gap(known, None, None)).startswith("Gap(\n  absolute=Interval(lower=0.0,")
     traced = []
     jax.jit(lambda value: traced.append(str(bx.Range(value, value))) or value)(jnp.ones(()))
     assert "pessimistic=f64[]" in traced[0]
