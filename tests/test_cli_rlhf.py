@@ -47,6 +47,13 @@ def folder(own, tmp_path_factory):
     return out
 
 
+def usual(own: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the command line, by their defaults but for these."""
+    settings: dict[str, Any] = dict.fromkeys(RLHFSettings.__annotations__)
+    settings |= dict(algorithm="pbrl", teacher="oracle", seeds=1, seed=0)
+    return settings | dict(reuse=False, tensorboard=False) | own
+
+
 def says(capsys, *arguments):
     """What is said on stderr about bad input."""
     assert execute(list(arguments)) == 2
@@ -81,22 +88,14 @@ def test_json_says_how_the_run_went_and_known_pairs_count(own, folder, capsys):
 
 
 def test_the_buffer_has_room_for_all_pairs_of_a_data_set(own, folder, tmp_path):
-    pairs, manifest = load_dataset(folder.parent / "pairs")
+    pairs, _ = load_dataset(folder.parent / "pairs")
     counts = {12: 12, 24: 24 + 6}  # the preset's capacity is 12, and its labels 6
     for count, capacity in counts.items():
         more = pairs.take(jnp.arange(count) % 12)
-        about = dict(environment=manifest.environment, num_actions=manifest.num_actions)
-        save_dataset(tmp_path / str(count), more, **about, teacher="oracle")
-        given = {name: None for name in RLHFSettings.__annotations__} | dict(
-            env=f"{own}:dot",
-            algorithm="pbrl",
-            teacher="oracle",
-            seeds=1,
-            seed=0,
-            reuse=False,
-            tensorboard=False,
-        )
-        task = prepare_rlhf(settings_with_paths(given | dict(dataset=tmp_path / str(count))))
+        path = tmp_path / str(count)
+        save_dataset(path, more, environment="moving-dot", num_actions=5, teacher="oracle")
+        given = usual(dict(env=f"{own}:dot", dataset=path))
+        task = prepare_rlhf(settings_with_paths(given))
         assert task.algorithm.setup.capacity == capacity
         assert task.known is not None and task.known.answers.second.size == count
 
@@ -224,7 +223,7 @@ def test_ctrl_c_after_the_run_keeps_its_pairs_and_names_the_report(
         (["moving-dot", "--penalty-weight", "-1"], "--penalty-weight is -1"),
         (["moving-dot", "--tensorboard"], "give --out DIR"),
         (["gym:NoSuchThing-v0"], "give an ID that gymnasium.pprint_registry() lists"),
-        (["gym:"], "write gym:ID, as gym:Taxi-v4"),
+        (["gym:"], "write gym:ID, as gym:Taxi-v3"),
         (["gym:Pendulum-v1"], "finitely many actions"),
         (["gym:Pendulum-v1", "--steps", "2000"], "finitely many actions"),
         (["own.py"], "'own.py' names no function: write FILE.py:FUNCTION."),
@@ -280,12 +279,11 @@ def test_every_preset_makes_a_setup_that_asks_for_all_its_labels():
 
 
 def test_a_run_on_true_reward_may_be_too_short_for_labels_it_never_asks_for():
-    none = dict.fromkeys(RLHFSettings.__annotations__)
-    given = none | dict(env="moving-dot", teacher="oracle", seeds=1, seed=0)
-    given |= dict(algorithm="true-reward", steps=3000, reuse=False, tensorboard=False)
-    assert prepare_rlhf(RLHFSettings(**given)).algorithm.setup.labels == 0
+    labels = lambda given: prepare_rlhf(RLHFSettings(**given)).algorithm.setup.labels
+    given = usual(dict(env="moving-dot", algorithm="true-reward"))
+    assert labels(given | dict(steps=3000)) == 0
     # Where they fit, the run is the same as ever.
-    assert prepare_rlhf(RLHFSettings(**given | dict(steps=None))).algorithm.setup.labels == 100
+    assert labels(given) == 100
 
 
 def test_the_command_line_knows_every_algorithm_of_the_presets():

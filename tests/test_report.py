@@ -244,9 +244,11 @@ def test_what_a_solver_does_not_have_is_not_drawn():
 
 
 def test_an_infinite_tolerance_is_not_drawn():
-    tolerances = lambda gap_tol: len(
-        figures.gap_figure(HISTORY, best=0, gap_tol=gap_tol).axes[0].texts
-    )
+    def tolerances(gap_tol):
+        figure = figures.gap_figure(HISTORY, best=0, gap_tol=gap_tol)
+        assert figure is not None
+        return len(figure.axes[0].texts)
+
     assert (tolerances(1e-3), tolerances(np.inf)) == (1, 0)
 
 

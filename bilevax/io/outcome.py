@@ -198,8 +198,9 @@ def read_about(fields: dict[str, Any]) -> About:
 
     ``TypeError`` or ``KeyError`` where they are not those of a run.
     """
-    known, gap_tol = _with_nan(fields["known"]), read_gap_tol(fields["gap_tol"])
-    return About(**(fields | dict(known=known, gap_tol=gap_tol)))
+    restored: dict[str, Any] = dict(known=_with_nan(fields["known"]))
+    restored |= dict(gap_tol=read_gap_tol(fields["gap_tol"]))
+    return About(**(fields | restored))
 
 
 def read_gap_tol(value: float | None) -> float:
