@@ -43,6 +43,14 @@ def check_limits(max_steps: Any, tol: Any, gap_tol: Any) -> None:
         )
 
 
+def check_solver(solver: Any) -> None:
+    """``ValueError`` where the solver is none."""
+    if not isinstance(solver, AbstractSolver):
+        is_class = isinstance(solver, type)
+        found = f"the class {solver.__name__}" if is_class else f"of type {type(solver).__name__}"
+        raise ValueError(f"solve: solver is {found}; give a solver, as PBRL().")
+
+
 def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> None:
     """``ValueError`` where ``x0``, ``policy0`` or what the problem returns at them is unusable.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._check import check_first_value, check_limits, check_problem
+from ._check import check_first_value, check_limits, check_problem, check_solver
 from ._estimator import AbstractEstimator, Certificate
 from ._exact import Exact
 from ._interval import ends, is_known
@@ -48,6 +48,7 @@ def solve(
     worked with, as far as values can be looked at (outside ``jit``).
     """
     estimator = as_estimator(problem)
+    check_solver(solver)
     check_limits(max_steps, tol, gap_tol)
     fresh = state is None
     if fresh:

@@ -13,7 +13,7 @@ from games import random_game
 from optax import projections
 
 import bilevax as bx
-from bilevax._check import check_limits, check_problem
+from bilevax._check import check_limits, check_problem, check_solver
 from bilevax._solver.update import along_constraints
 from bilevax.problems import matrix_game
 
@@ -373,6 +373,14 @@ def test_python_that_cannot_be_compiled_is_explained(function, change):
 def test_what_is_no_problem_is_refused(problem, message):
     with pytest.raises(ValueError, match=message):
         check_problem(problem, START)
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"), [(bx.PBRL, "the class PBRL; give"), (ADAM, "of type GradientTrans")]
+)
+def test_what_is_no_solver_is_refused(solver, message):
+    with pytest.raises(ValueError, match=f"solve: solver is {message}"):
+        check_solver(solver)
 
 
 @pytest.mark.parametrize("value", ["1e-3", None, np.ones(2)])
