@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -252,6 +253,17 @@ def test_options_reach_the_arguments_of_a_users_function(cli, tmp_path, monkeypa
     for command in ("solve", "compare"):
         words = " ".join(re.sub(r"[^\w.:,;'() -]", " ", cli(command, "--help")[1]).split())
         assert "reach the function's own arguments of these names" in words
+
+
+def test_a_small_x_of_a_users_own_is_told_entry_by_entry(own):
+    show = build(f"{own}:make", {}).measures
+    found = lambda x: {name: value for name, (value, _) in show(SimpleNamespace(x=x)).items()}
+    assert found({"toll": np.array([[1.0, 2.0]]), "tax": np.array(3.0)}) == {
+        "x['tax']": 3.0,
+        "x['toll'][0, 0]": 1.0,
+        "x['toll'][0, 1]": 2.0,
+    }
+    assert found(np.zeros(100)) == {}
 
 
 def test_a_users_file_with_wrong_syntax_is_named_with_its_line(cli, tmp_path):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import problems
+from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._types import Key, PyTree
 from ..problems import ZooProblem
@@ -35,6 +36,8 @@ ZOO: dict[str, Callable[..., ZooProblem]] = {
     "sentinel-intruder": problems.sentinel_intruder,
     "preferences": problems.preferences,
 }
+_READABLE = 12
+"""Entries of a user's own x that are printed one by one."""
 NEAR, WIDE = 0.1, 2.0
 """Standard deviations of the near and of the wide starts around a user's x0."""
 
@@ -214,7 +217,23 @@ def _own_problem(name: str, function: Callable[..., Any], made: Any) -> ZooProbl
         figure=lambda solution: None,  # pyright: ignore[reportArgumentType]
         known={},
         arrays=lambda solution: {},
+        measures=_entries,
     )
+
+
+def _entries(solution: Solution) -> dict[str, tuple[float, str]]:
+    """The entries of an x that is small enough to be read; any is in the folder of the run."""
+    leaves = jax.tree.leaves_with_path(solution.x)
+    if sum(leaf.size for _, leaf in leaves) > _READABLE:
+        return {}
+    return {
+        f"x{jax.tree_util.keystr(path)}{list(index) if index else ''}": (
+            float(leaf[index]),
+            "of the answer found",
+        )
+        for path, leaf in leaves
+        for index in np.ndindex(leaf.shape)
+    }
 
 
 def _check_options(name: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
