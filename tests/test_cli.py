@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -257,7 +256,9 @@ def test_options_reach_the_arguments_of_a_users_function(cli, tmp_path, monkeypa
 
 def test_a_small_x_of_a_users_own_is_told_entry_by_entry(own):
     show = build(f"{own}:make", {}).measures
-    found = lambda x: {name: value for name, (value, _) in show(SimpleNamespace(x=x)).items()}
+    zero, successful = jnp.zeros(()), bx.RESULTS.successful
+    at = lambda x: bx.Solution(x, zero, zero, zero, zero, zero, zero, successful, {}, ())
+    found = lambda x: {name: value for name, (value, _) in show(at(x)).items()}
     assert found({"toll": np.array([[1.0, 2.0]]), "tax": np.array(3.0)}) == {
         "x['tax']": 3.0,
         "x['toll'][0, 0]": 1.0,
