@@ -135,7 +135,7 @@ def _called(name: str, function: str, x0: PyTree, call: Callable, *arguments: An
     except Exception as error:
         numbers = _is_list_of_numbers(x0)
         where = f"a {type(x0).__name__} of numbers" if numbers else _layout(x0)
-        if not numbers and not isinstance(error, TypeError | LookupError):
+        if not isinstance(error, TypeError | LookupError):
             error.add_note(f"{name}: {function} raised this at an x of {where}.")
             raise
         wanted = f"give the x0 that {function} expects, or mend {function}"

@@ -200,6 +200,8 @@ def run(
         _check_fingerprint(program, saved, header)
         program.states = checkpoint.load(saved, program.states)
     with held(folder):
+        if folder is not None:  # another process may have been at work here meanwhile
+            (check_unfinished if resume else check_new_folder)(folder)
         session = _Session(program, folder, header, began, config)
         session.work(workers or default_workers(), checkpoint_every, on_progress)
         return session.end(keep_checkpoint)
@@ -360,7 +362,7 @@ class _Session:
 def best_start(solutions: Sequence[Solution]) -> int:
     """The start with the lowest F(x), the feasible ones first; see ``Run``."""
     finite = [i for i, s in enumerate(solutions) if jnp.isfinite(s.best_response_value)]
-    out = (RESULTS.infeasible, RESULTS.nonfinite)
+    out = (RESULTS.infeasible, RESULTS.no_model, RESULTS.nonfinite)
     feasible = [i for i in finite if not any(bool(solutions[i].result == r) for r in out)]
     value = lambda i: float(solutions[i].best_response_value)
     return min(feasible or finite or [0], key=value)

@@ -86,12 +86,12 @@ def _player_gap(mdp, policy, response):
         upper = supersolution(mdp, response)
         lower = subsolution(mdp, policy)
     starts = mdp.initial > 0
-    loss = jnp.where(_is_mdp(mdp), jnp.where(starts, upper - lower, 0), jnp.nan)
+    loss = jnp.where(_is_legal(mdp), jnp.where(starts, upper - lower, 0), jnp.nan)
     scale = jnp.sum(jnp.where(starts, mdp.initial * jnp.abs(upper), 0))
     return jnp.sum(jnp.where(starts, mdp.initial * loss, 0)), scale, jnp.max(loss)
 
 
-def _is_mdp(mdp):
+def _is_legal(mdp):
     """Whether the numbers are those of an MDP: what its constructor cannot check under ``jit``."""
     discount = jnp.all((mdp.discount >= 0) & (mdp.discount <= 1))
     finite = jnp.all(jnp.isfinite(mdp.reward)) & jnp.all((mdp.tau >= 0) & jnp.isfinite(mdp.tau))

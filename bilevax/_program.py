@@ -55,6 +55,7 @@ def compile_program(
     """
     began = time.perf_counter()
     small, feasible = jnp.asarray(tol), jnp.asarray(gap_tol)
+    wide = bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
     # The targets are made here: a thread of the pool need not share this one's precision.
     targets = {k: jnp.asarray(k) for k in [*range(chunk, max_steps, chunk), max_steps]}
     starting = start.lower(estimator, solver, points[0], None, keys[0]).compile()
@@ -74,7 +75,8 @@ def compile_program(
         found = answering(estimator, solver, state)
         evidence = estimator.evidence(state.memory)
         certificate = certifying(estimator, found.x, found.policy, evidence, found.key)
-        return conclude(found, certificate, state, small, feasible)
+        with jax.enable_x64(wide):  # a thread of the pool need not share this one's precision
+            return conclude(found, certificate, state, small, feasible)
 
     # The program's text holds every constant in it. With the arrays that it is given and the first
     # states it decides all numbers to come.

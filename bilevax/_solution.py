@@ -15,8 +15,8 @@ class RESULTS(eqx.Enumeration):
 
     successful = ""
     max_steps_reached = (
-        "the gradient norm is still above tol: raise max_steps, continue from this solution's "
-        "state, or loosen tol"
+        "the gradient norm is still above tol, or the solver's schedule had not ended: raise "
+        "max_steps, continue from this solution's state, or loosen tol"
     )
     infeasible = (
         "the certified lower-level gap is above gap_tol: raise the penalty weight (or its final "

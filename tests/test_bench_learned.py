@@ -111,6 +111,7 @@ def test_a_run_with_another_preset_is_another_run(own, monkeypatch):
     learned_module._prepared.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_is_a_row_with_its_reason(own, monkeypatch):
     from bilevax.deep.rlhf import rounds
 

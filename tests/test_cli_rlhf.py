@@ -89,7 +89,7 @@ def test_json_says_how_the_run_went_and_known_pairs_count(own, folder, capsys):
 
 def test_the_buffer_has_room_for_all_pairs_of_a_data_set(own, folder, tmp_path):
     pairs, _ = load_dataset(folder.parent / "pairs")
-    counts = {12: 12, 24: 24 + 6}  # the preset's capacity is 12, and its labels 6
+    counts = {6: 12, 12: 12 + 6, 24: 24 + 6}  # the preset's capacity is 12, and its labels 6
     for count, capacity in counts.items():
         more = pairs.take(jnp.arange(count) % 12)
         path = tmp_path / str(count)
@@ -223,7 +223,7 @@ def test_ctrl_c_after_the_run_keeps_its_pairs_and_names_the_report(
         (["moving-dot", "--penalty-weight", "-1"], "--penalty-weight is -1"),
         (["moving-dot", "--tensorboard"], "give --out DIR"),
         (["gym:NoSuchThing-v0"], "give an ID that gymnasium.pprint_registry() lists"),
-        (["gym:"], "write gym:ID, as gym:Taxi-v3"),
+        (["gym:"], "write gym:ID, as gym:Taxi-v4"),
         (["gym:Pendulum-v1"], "finitely many actions"),
         (["gym:Pendulum-v1", "--steps", "2000"], "finitely many actions"),
         (["own.py"], "'own.py' names no function: write FILE.py:FUNCTION."),

@@ -38,6 +38,8 @@ class Annealed(AbstractSolver):
         if self.steps < 1:
             raise ValueError(f"Annealed: steps is {self.steps}; give at least 1.")
 
+        if not isinstance(self.solver, AbstractSolver):
+            raise ValueError(f"Annealed: solver is {self.solver!r}; give a solver, as PBRL().")
         if self.solver.compares_values:
             raise ValueError(
                 f"Annealed: solver is {type(self.solver).__name__}, which compares values of one "

@@ -1,6 +1,7 @@
 """How x and the policy move along a gradient."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -146,17 +147,19 @@ class MirrorDescent(AbstractUpdate):
 
 
 def check_parts(owner: Any) -> None:
-    """``ValueError`` where an attribute of a solver or an update is no part of its kind."""
+    """``ValueError`` where a field of a solver or an update is no part of the kind it declares."""
     kinds = {
-        "optimizer": (optax.GradientTransformation, "an optax optimiser, as optax.adam(0.05)"),
-        "update": (AbstractUpdate, "an update, as Alternating(optax.adam(0.05))"),
-        "penalty": (AbstractPenalty, "a penalty, as NikaidoIsoda() or BellmanPenalty()"),
-        "oracle": (AbstractOracle, "an oracle, as PolicyIteration()"),
+        optax.GradientTransformation: "an optax optimiser, as optax.adam(0.05)",
+        AbstractUpdate: "an update, as Alternating(optax.adam(0.05))",
+        AbstractPenalty: "a penalty, as NikaidoIsoda() or BellmanPenalty()",
+        AbstractOracle: "an oracle, as PolicyIteration()",
     }
-    for name, (kind, wanted) in kinds.items():
-        part = getattr(owner, name, None)
-        if part is None or isinstance(part, kind):
+    for field in dataclasses.fields(owner):
+        name, kind = field.name, next((kind for kind in kinds if field.type is kind), None)
+        part = getattr(owner, name)
+        if kind is None or isinstance(part, kind):
             continue
+        wanted = kinds[kind]
         found = repr(part) if len(repr(part)) < 20 else f"of type {type(part).__name__}"
         found = f"the class {part.__name__}" if isinstance(part, type) else found
         raise ValueError(f"{type(owner).__name__}: {name} is {found}; give {wanted}.")
@@ -179,16 +182,26 @@ def along_constraints(estimator: AbstractEstimator, x: PyTree, gradient: PyTree)
     """
     largest = lambda tree: jnp.max(jnp.stack([jnp.max(jnp.abs(z)) for z in jax.tree.leaves(tree)]))
     size, eps = largest(gradient), jnp.finfo(jnp.result_type(*jax.tree.leaves(x))).eps
-    # So short that next to nothing lies within its reach, and rounding still leaves most digits.
     step = eps ** (1 / 3) * jnp.maximum(largest(x), 1) / jnp.where(size > 0, size, 1)
-    moved = estimator.project(jax.tree.map(lambda z, g: z - step * g, x, gradient))
-    along = jax.tree.map(lambda z, m: (z - m) / step, x, moved)
+
+    def part(direction, step):
+        there = jax.tree.map(lambda z, d: z - (step * d).astype(z.dtype), x, direction)
+        return jax.tree.map(lambda z, m: (z - m) / step, x, estimator.project(there))
+
+    # At a stationary point T g is 0, as it is at bounds: another direction tells them apart. On a
+    # face its part is the same at any short step; at a bound that is merely within reach it is not.
+    wave = lambda g: size * 0.5 * jnp.cos(1 + 2.4 * jnp.arange(g.size)).reshape(g.shape)
+    probe = jax.tree.map(lambda g: g + wave(g), gradient)
     room = 100 * eps ** (2 / 3) * size
-    changed = jax.tree.map(
-        lambda a, g: jnp.any((jnp.abs(a - g) > room) & (jnp.abs(a) > room)), along, gradient
-    )
-    coupled = jnp.any(jnp.stack(jax.tree.leaves(changed)))
-    return jax.tree.map(lambda a, g: jnp.where(coupled, a, g), along, gradient)
+
+    def is_mixed(d, far, near):
+        lost = jnp.minimum(jnp.abs(far), jnp.abs(far - d))
+        return jnp.any((lost > room) & (jnp.abs(far - near) <= 0.1 * lost))
+
+    mixed = jax.tree.map(is_mixed, probe, part(probe, step), part(probe, step / 2))
+    coupled = jnp.any(jnp.stack(jax.tree.leaves(mixed)))
+    along = part(gradient, step)
+    return jax.tree.map(lambda a, g: jnp.where(coupled, a, g).astype(g.dtype), along, gradient)
 
 
 def move_x(

@@ -120,7 +120,9 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     value = curve[-1][-1]
     result = result_name(solution)
     error = None
-    if result == "nonfinite" or not math.isfinite(value):
+    if result == "no_model":
+        error = f"step {int(state.step)}: the lower level at this x is no MDP."
+    elif result == "nonfinite" or not math.isfinite(value):
         error = f"step {int(state.step)}: a value or a gradient is infinite or NaN."
     return dict(
         maximize=zoo.maximize,

@@ -44,8 +44,8 @@ def main() -> int:
 def execute(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code.
 
-    0 where all is well, 1 where the outcome is infeasible or not finite, 2 on bad input (one line
-    on stderr says what), 130 after Ctrl-C.
+    0 where all is well, 1 where the outcome is infeasible, no decision process or not finite, 2 on
+    bad input (one line on stderr says what), 130 after Ctrl-C.
     """
     try:
         from ..io.provenance import commanded

@@ -261,9 +261,10 @@ def _known(settings: RLHFSettings, setup: Setup) -> Pairs:
 
 
 def _roomy(setup: Setup, known: Pairs | None) -> Setup:
-    """The setup with room for these pairs and its own, where its buffer does not hold the pairs."""
+    """The setup with room for these pairs and for its own labels."""
     count = 0 if known is None else known.answers.second.shape[0]
-    return setup if count <= setup.capacity else replace(setup, capacity=count + setup.labels)
+    wanted = count + setup.labels if count else 0
+    return setup if wanted <= setup.capacity else replace(setup, capacity=wanted)
 
 
 def check_new_dataset(folder: Path, resume: bool) -> None:

@@ -7,6 +7,7 @@ another program, to answer at leisure; a run goes on in the meantime.
 import abc
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from .teacher import AbstractTeacher, Answers
 
 Answered = tuple[Segments, Segments, Answers]
 
+_BEING_WRITTEN = 10.0
+"""Seconds for which a file that is no JSON is taken to be one that someone is writing."""
 _CHOICES = {"first": (0.0, 1.0), "second": (1.0, 1.0), "equal": (0.5, 1.0), "skip": (0.5, 0.0)}
 
 
@@ -193,11 +196,13 @@ def _unrewarded(arrays, name):
 
 
 def _read_answer(path):
-    """The answer in numbers; ``None`` where the file is empty or cut off."""
+    """The answer in numbers; ``None`` where the file may not be written out yet."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
-        return None
+        if time.time() - path.stat().st_mtime < _BEING_WRITTEN:
+            return None
+        content = None
     choice = content.get("answer") if isinstance(content, dict) else None
     if not isinstance(choice, str) or choice not in _CHOICES:
         raise ValueError(

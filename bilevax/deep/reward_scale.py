@@ -54,7 +54,7 @@ class RewardNormalizer(eqx.Module):
     ) -> "RewardNormalizer":
         """With another batch of predictions taken into account, where ``real`` (all by default).
 
-        By Chan et al. (1979); with none of them real nothing changes.
+        By Chan et al. (1979). One at least has to be real.
         """
         size, mean, spread = reward.size, jnp.mean(reward), jnp.var(reward)
         if real is not None:

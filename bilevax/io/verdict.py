@@ -34,8 +34,8 @@ VERDICTS = {
     "max_steps_reached": Verdict(
         "warn",
         "The answer is certified, and could still improve.",
-        "The lower level could gain at most {gap} (tolerance {tol}), but the run ended before its "
-        "gradient was small: {message}.",
+        "The lower level could gain at most {gap} (tolerance {tol}), but the run ended before it "
+        "had come to rest: {message}.",
     ),
     "infeasible": Verdict(
         "bad",
