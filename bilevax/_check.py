@@ -16,7 +16,7 @@ from ._penalty import is_mdp
 from ._problem import Problem
 from ._regularizer import Unregularized
 from ._solver.base import AbstractSolver
-from ._types import Array, PyTree, concrete
+from ._types import Array, PyTree, concrete, kind_of
 
 _UNKNOWN_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -41,14 +41,6 @@ def check_limits(max_steps: Any, tol: Any, gap_tol: Any) -> None:
             f"solve: gap_tol is {gap_tol}; give a positive number, in units of the lower level's "
             "return (infinity accepts any gap)."
         )
-
-
-def check_solver(solver: Any) -> None:
-    """``ValueError`` where the solver is none."""
-    if not isinstance(solver, AbstractSolver):
-        is_class = isinstance(solver, type)
-        found = f"the class {solver.__name__}" if is_class else f"of type {type(solver).__name__}"
-        raise ValueError(f"solve: solver is {found}; give a solver, as PBRL().")
 
 
 def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> None:
@@ -110,13 +102,12 @@ def _check_is_problem(problem):
     is_class = isinstance(problem, type)
     if isinstance(problem, Problem) and not is_class:
         return
-    found = f"the class {problem.__name__}" if is_class else f"of type {type(problem).__name__}"
     wanted = "give anything with upper, lower and project, such as BilevelProblem(upper, lower)"
     if issubclass(problem if is_class else type(problem), AbstractSolver):
         wanted = "problem comes first and solver second"
     elif isinstance(getattr(problem, "problem", None), Problem):
         wanted = "give its attribute problem"
-    raise ValueError(f"solve: problem is {found}; {wanted}.")
+    raise ValueError(f"solve: problem is {kind_of(problem)}; {wanted}.")
 
 
 def _called(name: str, function: str, x0: PyTree, call: Callable, *arguments: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ._estimator import AbstractEstimator
 from ._solution import Solution
-from ._solve import advance, answer, certify, conclude, start
+from ._solve import advance, answer, certify, finish, start
 from ._solver.base import AbstractSolver, State
 from ._types import Array, Key, PyTree
 
@@ -71,19 +71,17 @@ def compile_program(
         certifying = to_certify.compile()
         advancing = moving.result()
 
-    def finish(state):
-        found = answering(estimator, solver, state)
-        evidence = estimator.evidence(state.memory)
-        certificate = certifying(estimator, found.x, found.policy, evidence, found.key)
+    def certified(state):
+        compiled = dict(answer=answering, certify=certifying)
         with jax.enable_x64(wide):  # a thread of the pool need not share this one's precision
-            return conclude(found, certificate, state, small, feasible)
+            return finish(estimator, solver, state, small, feasible, **compiled)
 
     # The program's text holds every constant in it. With the arrays that it is given and the first
     # states it decides all numbers to come.
     given = (eqx.filter((estimator, solver), eqx.is_array), states, keys, small)
     return Program(
         advance=lambda state, target: advancing(estimator, solver, state, target, small),
-        finish=finish,
+        finish=certified,
         targets=targets,
         states=states,
         seconds=time.perf_counter() - began,

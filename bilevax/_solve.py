@@ -1,5 +1,6 @@
 """The only outer loop."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -7,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._check import check_first_value, check_limits, check_problem, check_solver
+from ._check import check_first_value, check_limits, check_problem
 from ._estimator import AbstractEstimator, Certificate
 from ._exact import Exact
 from ._interval import ends, is_known
 from ._problem import Problem
 from ._solution import RESULTS, Solution
-from ._solver.base import AbstractSolver, State, step_key
+from ._solver.base import AbstractSolver, State, check_solver, step_key
 from ._types import Array, Bool, Int, Key, PyTree, concrete
 
 
@@ -48,7 +49,7 @@ def solve(
     worked with, as far as values can be looked at (outside ``jit``).
     """
     estimator = as_estimator(problem)
-    check_solver(solver)
+    check_solver("solve", solver)
     check_limits(max_steps, tol, gap_tol)
     fresh = state is None
     if fresh:
@@ -98,16 +99,6 @@ def advance(
     return lax.while_loop(cond, lambda state: solver.step(estimator, state), state)
 
 
-def finish(
-    estimator: AbstractEstimator, solver: AbstractSolver, state: State, tol: Array, gap_tol: Array
-) -> Solution:
-    """The certified solution of a state."""
-    found = answer(estimator, solver, state)
-    evidence = estimator.evidence(state.memory)
-    certificate = certify(estimator, found.x, found.policy, evidence, found.key)
-    return conclude(found, certificate, state, tol, gap_tol)
-
-
 class Answer(NamedTuple):
     """What a solver answers, whether it had settled, and the key of the certificate."""
 
@@ -131,10 +122,20 @@ def certify(
     return estimator.certify(x, policy, evidence, key)
 
 
-def conclude(
-    found: Answer, certificate: Certificate, state: State, tol: Array, gap_tol: Array
+def finish(
+    estimator: AbstractEstimator,
+    solver: AbstractSolver,
+    state: State,
+    tol: Array,
+    gap_tol: Array,
+    *,
+    answer: Callable[..., Answer] = answer,
+    certify: Callable[..., Certificate] = certify,
 ) -> Solution:
-    """The solution that an answer and its certificate make."""
+    """The certified solution of a state; ``answer`` and ``certify`` may be compiled already."""
+    found = answer(estimator, solver, state)
+    evidence = estimator.evidence(state.memory)
+    certificate = certify(estimator, found.x, found.policy, evidence, found.key)
     gap, progress = certificate.gap, state.progress
     return Solution(
         x=found.x,

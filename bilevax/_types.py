@@ -25,7 +25,17 @@ __all__ = [
     "ScalarLike",
     "Shaped",
     "concrete",
+    "kind_of",
 ]
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words: "the class PBRL", or "of type PBRL" for one of its instances."""
+    return (
+        f"the class {value.__name__}"
+        if isinstance(value, type)
+        else f"of type {type(value).__name__}"
+    )
 
 
 def concrete(*values: object) -> bool:

@@ -147,7 +147,7 @@ def test_resuming_needs_an_unfinished_run(folder, tmp_path, capsys):
     resume = ["--resume", str(folder)]
     assert "leave out ENV." in says(capsys, "rlhf", "catcher", *resume)
     more = ["--labels", "5", "--algorithm", "drlhf", "--penalty-weight", "1", "--quiet"]
-    unused = "leave out --algorithm, --labels, --penalty-weight."
+    unused = "leave out --algorithm and --labels and --penalty-weight."
     assert unused in says(capsys, "rlhf", *more, *resume)
     assert "not empty" in says(capsys, "rlhf", "catcher", "--out", str(folder))
 

@@ -386,9 +386,9 @@ def test_what_a_method_cannot_work_with_is_refused(make, message):
 
 def test_a_method_that_is_none_is_refused_with_the_nearest_name():
     request = Request(matrix_game(), jnp.zeros(2))
-    with pytest.raises(ValueError, match="there is no method 'hpdg'; did you mean 'hpgd'"):
+    with pytest.raises(ValueError, match="there is no method 'hpdg': did you mean 'hpgd'"):
         build_solver("hpdg", request)
-    with pytest.raises(ValueError, match="there is no method 'xxxxx'; there are pbrl, "):
+    with pytest.raises(ValueError, match="there is no method 'xxxxx': there are pbrl, "):
         build_solver("xxxxx", request)
 
 

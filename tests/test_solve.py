@@ -13,7 +13,8 @@ from games import random_game
 from optax import projections
 
 import bilevax as bx
-from bilevax._check import check_limits, check_problem, check_solver
+from bilevax._check import check_limits, check_problem
+from bilevax._solver.base import check_solver
 from bilevax._solver.update import along_constraints
 from bilevax.problems import matrix_game
 
@@ -390,7 +391,7 @@ def test_what_is_no_problem_is_refused(problem, message):
 )
 def test_what_is_no_solver_is_refused(solver, message):
     with pytest.raises(ValueError, match=f"solve: solver is {message}"):
-        check_solver(solver)
+        check_solver("solve", solver)
 
 
 @pytest.mark.parametrize("value", ["1e-3", None, np.ones(2)])

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from .._types import ScalarLike
-from .base import AbstractSolver
+from .base import AbstractSolver, check_solver
 
 
 class Annealed(AbstractSolver):
@@ -38,8 +38,7 @@ class Annealed(AbstractSolver):
         if self.steps < 1:
             raise ValueError(f"Annealed: steps is {self.steps}; give at least 1.")
 
-        if not isinstance(self.solver, AbstractSolver):
-            raise ValueError(f"Annealed: solver is {self.solver!r}; give a solver, as PBRL().")
+        check_solver("Annealed", self.solver)
         if self.solver.compares_values:
             raise ValueError(
                 f"Annealed: solver is {type(self.solver).__name__}, which compares values of one "

@@ -1,6 +1,7 @@
 """What all solvers share: their interface, the state and its progress line."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from .._estimator import AbstractEstimator, Terms
-from .._types import Array, Bool, Int, Key, PyTree, Scalar
+from .._types import Array, Bool, Int, Key, PyTree, Scalar, kind_of
 from .update import check_parts, move_x
 
 
@@ -94,6 +95,12 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def answer(self, estimator: AbstractEstimator, state: State) -> tuple[PyTree, PyTree]:
         """(x, policy): what the solver would answer if it ended here."""
+
+
+def check_solver(owner: str, solver: Any) -> None:
+    """``ValueError`` where the solver is none."""
+    if not isinstance(solver, AbstractSolver):
+        raise ValueError(f"{owner}: solver is {kind_of(solver)}; give a solver, as PBRL().")
 
 
 def first_policy(uniform: PyTree, policy: PyTree | None) -> PyTree:

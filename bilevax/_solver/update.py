@@ -13,7 +13,7 @@ import optax
 from .._estimator import AbstractEstimator, Curvature, Terms
 from .._oracle import AbstractOracle
 from .._penalty import AbstractPenalty
-from .._types import PyTree, Scalar
+from .._types import PyTree, Scalar, kind_of
 
 Gradient: TypeAlias = Callable[[PyTree, PyTree], tuple[Terms, tuple[PyTree, PyTree], PyTree]]
 """The gradient in (x, policy) at the current x and a policy, with the memory renewed."""
@@ -160,8 +160,7 @@ def check_parts(owner: Any) -> None:
         if kind is None or isinstance(part, kind):
             continue
         wanted = kinds[kind]
-        found = repr(part) if len(repr(part)) < 20 else f"of type {type(part).__name__}"
-        found = f"the class {part.__name__}" if isinstance(part, type) else found
+        found = part if isinstance(part, int | float) else kind_of(part)
         raise ValueError(f"{type(owner).__name__}: {name} is {found}; give {wanted}.")
 
 

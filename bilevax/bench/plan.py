@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from .._nearest import nearest
 from ..io.files import to_json
-from ..tasks.catalogue import is_file, nearest
+from ..tasks.catalogue import is_file
 from ..tasks.settings import SOLVERS
 from .budget import Budget
 from .job import environment_steps

@@ -1,13 +1,12 @@
 """The rows of a benchmark on the disk: a line of JSON each, appended by one process alone."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..io.files import replacing, to_json
+from ..io.files import lock, replacing, to_json
 
 if TYPE_CHECKING:
     import pandas
@@ -26,12 +25,10 @@ class Lines:
     def __init__(self, path: Path):
         self._file = open(path, "ab")  # noqa: SIM115 (closed by __exit__)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock(self._file.fileno(), f"another process is writing to {path}")
+        except ValueError:
             self._file.close()
-            raise ValueError(
-                f"another process is writing to {path}: wait for it, or stop it."
-            ) from None
+            raise
         self.lines = read_lines(path)
         whole = path.read_bytes().rfind(b"\n") + 1
         os.truncate(path, whole)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .._nearest import nearest
 from ..io.files import read_json
-from ..tasks.catalogue import absolute, is_file, load_file, nearest
+from ..tasks.catalogue import absolute, is_file, load_file
 from .learned import is_learned
 
 

@@ -21,7 +21,7 @@ from ..bench.workers import ProcessWorker, RayWorker, start_ray
 from ..io.files import to_json
 from ..io.page import counted, number
 from .bench_terminal import Display, print_summaries
-from .running import INTERRUPTED, need
+from .running import INTERRUPTED, need, refuse_beside_resume
 
 FAILED = 1
 _WHAT, _BUDGET, _RUN = "What is compared", "Budget of each start (one of them)", "Run and output"
@@ -86,17 +86,16 @@ def bench(
         "cpu-seconds": cpu_seconds,
         "environment-steps": environment_steps,
     }
-    what = (suite, methods, cases, seeds, starts, network, *budgets.values())
     folder = resume or out
     if reference:
         ignored = dict(methods=methods, seeds=seeds, **budgets, out=out)
         ignored |= dict(resume=resume, workers=workers, ray=ray)
         switches = dict(retry_failed=retry_failed, report_only=report_only, json=json)
         _refuse_with_reference(ignored | {name: on or None for name, on in switches.items()})
-    if resume is not None and (out is not None or any(value is not None for value in what)):
-        raise ValueError(
-            "--resume takes everything from the folder: leave out SUITE and the other options."
-        )
+    if resume is not None:
+        what = dict(suite=suite, methods=methods, cases=cases, seeds=seeds, starts=starts)
+        times = dict(steps=steps, cpu_seconds=cpu_seconds, environment_steps=environment_steps)
+        refuse_beside_resume(bench, what | times | dict(network=network, out=out))
     if report_only:
         if folder is None:
             raise ValueError("--report-only needs the folder: give --out DIR.")

@@ -1,10 +1,9 @@
 """The commands rlhf and watch."""
 
-import inspect
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import typer
@@ -13,7 +12,7 @@ from rich.table import Table
 from ..io.files import read_json, to_json
 from ..io.run_folder import CONFIG, HISTORY, RESULT, check_new_folder
 from ..tasks.catalogue import blaming
-from .running import INTERRUPTED, interrupted, need
+from .running import INTERRUPTED, interrupted, need, refuse_beside_resume
 
 _TEACHER, _SETUP, _RUN = "Teacher", "Setup (the environment's preset by default)", "Run and output"
 FAULTY = 1
@@ -84,31 +83,21 @@ def rlhf(
     given = locals()
     from .rlhf_settings import read_rlhf_settings, settings_with_paths
 
+    fields = {name: value for name, value in given.items() if name not in _OF_THE_PROCESS}
     if resume is not None:
-        _check_resumed(given)
+        refuse_beside_resume(rlhf, fields | dict(out=out))
         settings = read_rlhf_settings(resume)
         return _learn(settings, resume, True, json, quiet, workers)
     if env is None:
         raise ValueError("name an ENV (bilevax list shows them), or give --resume DIR.")
     if tensorboard and out is None:
         raise ValueError("--tensorboard writes into the folder of the run: give --out DIR.")
-    fields = {name: value for name, value in given.items() if name not in _OF_THE_PROCESS}
     settings = settings_with_paths(fields | dict(reuse=False))
     return _learn(settings, out, False, json, quiet, workers)
 
 
 _OF_THE_PROCESS = ("out", "resume", "json", "quiet", "workers")
 """The options that no number of a run depends on."""
-
-
-def _check_resumed(given: dict[str, Any]) -> None:
-    """``ValueError`` names what was given beside ``--resume`` and would have no effect."""
-    usual = {name: one.default for name, one in inspect.signature(rlhf).parameters.items()}
-    usual |= {name: given[name] for name in _OF_THE_PROCESS if name != "out"}
-    flag = lambda name: "ENV" if name == "env" else "--" + name.replace("_", "-")
-    extra = ", ".join(flag(name) for name, value in given.items() if value != usual[name])
-    if extra:
-        raise ValueError(f"--resume takes everything from the folder: leave out {extra}.")
 
 
 def _learn(settings, out, resume, json, quiet, workers) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from .._nearest import nearest
 from ..deep.buffer import Pairs
 from ..deep.dataset import MANIFEST, load_dataset
 from ..deep.environment import AbstractEnvironment
@@ -19,7 +20,7 @@ from ..deep.teacher import ScriptedTeacher
 from ..io.files import read_json
 from ..io.provenance import provenance
 from ..io.run_folder import CONFIG, HISTORY, check_new_folder
-from ..tasks.catalogue import absolute, blaming, first_sentence, function_in, is_file, nearest
+from ..tasks.catalogue import absolute, blaming, first_sentence, function_in, is_file
 
 ALGORITHMS = {
     "pbrl": "both levels together, with a policy that tracks the best response (the default)",

@@ -2,9 +2,12 @@
 
 import contextlib
 import importlib.util
+import inspect
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .._driver import Run, default_workers, run
 from ..tasks.settings import Task
@@ -53,6 +56,21 @@ def need(*modules: str) -> None:
             found = importlib.util.find_spec(name)
         if found is None:
             raise ModuleNotFoundError(f"{name} is needed", name=name)
+
+
+def refuse_beside_resume(command: Callable[..., Any], given: dict[str, Any], *flags: str) -> None:
+    """``ValueError`` names what was given beside ``--resume``, where it would have no effect.
+
+    That is what is ``given`` to the command with another value than its default, and ``flags``.
+    """
+    parameters = inspect.signature(command).parameters
+    argument = next(iter(parameters))
+    names = [name for name, value in given.items() if value != parameters[name].default]
+    dashed = lambda name: "--" + name.replace("_", "-")
+    shown = [name.upper() if name == argument else dashed(name) for name in names]
+    extra = " and ".join([*shown, *flags])
+    if extra:
+        raise ValueError(f"--resume takes everything from the folder: leave out {extra}.")
 
 
 def interrupted(command: str, out: Path | None) -> int:

@@ -1,6 +1,5 @@
 """The command solve."""
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +38,7 @@ from .options import (
     Workers,
     with_problem_options,
 )
-from .running import interrupted, need, run_task
+from .running import interrupted, need, refuse_beside_resume, run_task
 from .terminal import print_outcome
 
 INFEASIBLE = 1
@@ -87,24 +86,13 @@ def solve(
         gap_tol=gap_tol,
     )
     if resume is not None:
-        _refuse_with_resume(asked | dict(out=out), options)
+        refuse_beside_resume(solve, asked | dict(out=out), *map(flag, options))
         check_unfinished(resume)
         return _solve(read_settings(resume), resume, True, json, quiet, workers)
     if problem is None:
         raise ValueError("name a PROBLEM (bilevax list shows them), or give --resume DIR.")
     settings = Settings(options=options, **asked)
     return _solve(settings, out, False, json, quiet, workers)
-
-
-def _refuse_with_resume(asked: dict[str, Any], options: dict[str, Any]) -> None:
-    parameters = inspect.signature(solve).parameters
-    given = [name for name, value in asked.items() if value != parameters[name].default]
-    names = ["PROBLEM" if name == "problem" else f"--{name.replace('_', '-')}" for name in given]
-    names += [flag(option) for option in options]
-    if names:
-        raise ValueError(
-            f"--resume takes everything from the folder: leave out {' and '.join(names)}."
-        )
 
 
 def _solve(

@@ -56,11 +56,8 @@ class RewardNormalizer(eqx.Module):
 
         By Chan et al. (1979). One at least has to be real.
         """
-        size, mean, spread = reward.size, jnp.mean(reward), jnp.var(reward)
-        if real is not None:
-            size = jnp.sum(real)
-            mean = jnp.mean(reward, where=real)
-            spread = jnp.var(reward, where=real)
+        size = reward.size if real is None else jnp.sum(real)
+        mean, spread = jnp.mean(reward, where=real), jnp.var(reward, where=real)
         old = self.decay * self.count
         count = old + size
         shift = mean - self.mean
@@ -68,8 +65,11 @@ class RewardNormalizer(eqx.Module):
         within = (old * self.variance + size * spread) / count
         center = moved
         if self.quantile is not None:
-            known = reward if real is None else jnp.where(real, reward, jnp.nan)
-            now = jnp.minimum(jnp.nanquantile(known, self.quantile), mean)
+            if real is None:
+                now = jnp.quantile(reward, self.quantile)
+            else:
+                now = jnp.nanquantile(jnp.where(real, reward, jnp.nan), self.quantile)
+            now = jnp.minimum(now, mean)
             center = self.center + (now - self.center) * size / count
         variance = within + shift**2 * old * size / count**2
         return RewardNormalizer(center, moved, variance, count, self.decay, self.quantile)

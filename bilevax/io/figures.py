@@ -44,18 +44,7 @@ def gap_figure(history: History, *, best: int, gap_tol: float) -> "Figure | None
     _draw(ax, curves, best)
     ax.set_yscale("log")
     if np.isfinite(gap_tol):
-        ax.axhline(gap_tol, color=KNOWN, linestyle="--", linewidth=1.3)
-        ax.annotate(
-            "tolerance",
-            (1, gap_tol),
-            (-4, 4),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            color=KNOWN,
-            fontsize=9,
-            ha="right",
-            va="bottom",
-        )
+        draw_level(ax, gap_tol, "tolerance")
     ax.set_ylabel("gap, by the solver's estimate")
     return figure
 
@@ -148,6 +137,22 @@ def nearby(known: dict[str, float], values: Sequence[float] | np.ndarray) -> dic
 def ink() -> str:
     """The colour that becomes the page's text colour in ``to_svg``."""
     return _INK
+
+
+def draw_level(ax: Any, value: float, words: str) -> None:
+    """A dashed line at a value to compare with, and what it is."""
+    ax.axhline(value, color=KNOWN, linestyle="--", linewidth=1.3)
+    ax.annotate(
+        words,
+        (1, value),
+        (-4, 4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        color=KNOWN,
+        fontsize=9,
+        ha="right",
+        va="bottom",
+    )
 
 
 def axes(height: float = 2.8):

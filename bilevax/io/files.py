@@ -10,6 +10,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+try:
+    import fcntl
+except ModuleNotFoundError:
+    fcntl = None
+
+CAN_LOCK = fcntl is not None
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -26,6 +33,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock(descriptor: int, refusal: str) -> None:
+    """What is open under a descriptor for this process alone, until that is closed.
+
+    ``ValueError`` with the refusal where another process has it. Systems and file systems without
+    such locks go without the check.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{refusal}: wait for it, or stop it.") from None
+    except OSError:
+        return
 
 
 def write_text(path: Path, text: str) -> None:

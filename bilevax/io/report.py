@@ -109,7 +109,7 @@ def report_html(
         _figures(outcome, history),
         "<h2>Every start</h2>",
         _starts(outcome),
-        "<h2>How to repeat it</h2>",
+        "<h2>How to repeat it, in another folder</h2>",
         _repeat(config, files),
     ]
     return page(f"bilevax: {about.problem}", body)

@@ -21,13 +21,8 @@ import numpy as np
 
 from .._solution import Solution
 from .._types import PyTree
-from .files import replacing, to_json, write_json
+from .files import CAN_LOCK, lock, replacing, to_json, write_json
 from .verdict import result_name
-
-try:
-    import fcntl
-except ModuleNotFoundError:
-    fcntl = None
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
@@ -74,20 +69,15 @@ def check_unfinished(folder: Path) -> None:
 def held(folder: Path | None) -> Iterator[None]:
     """The folder, made if it is not there, for this process alone while it is at work in it.
 
-    ``ValueError`` where another process is. Systems without ``flock`` go without the check.
+    ``ValueError`` where another process is.
     """
-    if folder is None or fcntl is None:
+    if folder is None or not CAN_LOCK:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is at work on the run in {folder}: wait for it, or stop it."
-            ) from None
+        lock(descriptor, f"another process is at work on the run in {folder}")
         yield
     finally:
         os.close(descriptor)

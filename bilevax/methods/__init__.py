@@ -5,11 +5,11 @@ written with (``AbstractSolver``, ``first_state`` and others) is public here. Th
 the core, never the reverse.
 """
 
-import difflib
 from dataclasses import replace
 
 from .._hypergradient import AdjointSweeps as AdjointSweeps
 from .._hypergradient import ExactAdjoint as ExactAdjoint
+from .._nearest import nearest
 from .._rollouts import Rollouts as Rollouts
 from .._solver.base import AbstractSolver as AbstractSolver
 from .._solver.base import State as State
@@ -57,11 +57,7 @@ def build_solver(name: str, request: Request) -> AbstractSolver:
     Raises ``ValueError`` where there is no such method, where it does not apply, or where an option
     does not belong to it.
     """
-    if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, 1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(METHODS)}."
-        raise ValueError(f"build_solver: there is no method {name!r}; {hint}")
-    method = METHODS[name]
+    method = METHODS[nearest("method", name, METHODS)]
     if not method.penalised and (request.penalty_weight or request.penalty_final):
         owners = [other.name for other in METHODS.values() if other.penalised]
         raise ValueError(

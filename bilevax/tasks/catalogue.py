@@ -1,12 +1,11 @@
 """Problems by name: the zoo, and functions in a user's own file."""
 
 import contextlib
-import difflib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import problems
+from .._nearest import nearest
 from .._solution import Solution
 from .._solver import PBRL, Homotopy
 from .._types import Key, PyTree
@@ -90,17 +90,6 @@ def build(name: str, options: dict[str, Any]) -> ZooProblem:
         if not type(error).__module__.startswith("gymnasium"):
             raise
         raise ValueError(f"{name}: {error}") from error
-
-
-def nearest(kind: str, name: str, names: Sequence[str] | dict[str, Any]) -> str:
-    """The name itself, if it is one of ``names``; ``ValueError`` suggests the nearest otherwise."""
-    if name in names:
-        return name
-    close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-    comma = "; " if any("," in one for one in names) else ", "
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {comma.join(names)}."
-    own = " A problem of your own is FILE.py:FUNCTION." if kind == "problem" and not close else ""
-    raise ValueError(f"there is no {kind} {name!r}: {hint}{own}")
 
 
 def absolute(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from .._check import check_problem
+from .._nearest import nearest
 from .._solver import AbstractSolver
 from .._types import Key, PyTree
 from ..io.files import read_json
@@ -18,7 +19,7 @@ from ..io.run_folder import CONFIG
 from ..methods import METHODS, Method, Request, build_solver
 from ..methods._method import is_unregularized
 from ..problems import ZooProblem
-from .catalogue import absolute, build, is_file, nearest
+from .catalogue import absolute, build, is_file
 
 SOLVERS = {name: method.summary for name, method in METHODS.items()}
 """What each solver is, in a sentence without its full stop."""

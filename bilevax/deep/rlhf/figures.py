@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...io.figures import BEST, KNOWN, OTHER, axes
+from ...io.figures import BEST, OTHER, axes, draw_level
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,18 +41,7 @@ def curve_figure(
     marker = "o" if len(steps) == 1 else None
     ax.plot(steps, factor * middle, color=BEST, linewidth=2.2, zorder=3, marker=marker)
     if level is not None:
-        ax.axhline(factor * level[0], color=KNOWN, linestyle="--", linewidth=1.3)
-        ax.annotate(
-            level[1],
-            (1, factor * level[0]),
-            (-4, 4),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            color=KNOWN,
-            fontsize=9,
-            ha="right",
-            va="bottom",
-        )
+        draw_level(ax, factor * level[0], level[1])
     if percent:
         ax.yaxis.set_major_formatter("{x:g}%")
     ax.xaxis.set_major_formatter(lambda value, _: _count(value))

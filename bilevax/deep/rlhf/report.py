@@ -58,7 +58,7 @@ def write_rlhf_report(folder: Path) -> Path:
         "<h2>How learning went</h2>",
         _figures(folder, history),
         _seeds(result),
-        "<h2>How to repeat it</h2>",
+        "<h2>How to repeat it, in another folder</h2>",
         _repeat(config, folder),
     ]
     write_text(folder / REPORT, page(f"bilevax: {name}", body))

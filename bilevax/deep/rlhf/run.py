@@ -92,6 +92,8 @@ def run_rlhf(
         workers = 1
     session = Session(algorithm, numbers, answers, known, folder, resume, episodes)
     with held(folder):
+        if folder is not None and resume:  # another process may have ended it meanwhile
+            check_unfinished_rlhf(folder, numbers)
         session.open(config, writer)
         session.work(workers or default_workers(), checkpoint_every, on_progress)
         return session.end()

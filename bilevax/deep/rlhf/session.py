@@ -226,8 +226,8 @@ class Session:
         return RLHFProgress(latest, rounds, total, now - self.began, rate, left)
 
     def end(self):
-        if isinstance(self.answers, AbstractLabeller):  # where nothing is saved on the way either
-            self.answers.acknowledge()
+        if self.folder is None and isinstance(self.answers, AbstractLabeller):
+            self.answers.acknowledge()  # nothing is saved on the way that could be lost
         history = tuple(sorted(self.history, key=lambda line: (line["seed"], line["round"])))
         results = tuple(self.results[seed] for seed in self.seeds)
         run = RLHFRun(results, history, time.perf_counter() - self.began)
