@@ -55,9 +55,9 @@ def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> No
     name = type(problem).__name__
     called = lambda function, call, *arguments: _called(name, function, x0, call, *arguments)
     projected = called("project", jax.eval_shape, lambda x: problem.project(x), x0)
-    if _layout(projected) != _layout(x0):
+    if layout(projected) != layout(x0):
         raise ValueError(
-            f"{name}: project returns {_layout(projected)} for an x of {_layout(x0)}; "
+            f"{name}: project returns {layout(projected)} for an x of {layout(x0)}; "
             "it must keep structure, shapes and dtypes."
         )
     x = problem.project(x0)
@@ -81,7 +81,7 @@ def check_problem(problem: Any, x0: PyTree, policy0: PyTree | None = None) -> No
     upper = called("upper", jax.eval_shape, upper_of, x, uniform)
     if getattr(upper, "shape", None) != () or not jnp.issubdtype(upper.dtype, jnp.floating):
         raise ValueError(
-            f"{name}: upper returns {_layout(upper)}; "
+            f"{name}: upper returns {layout(upper)}; "
             "it must return one real number, to be minimised."
         )
     _check_precision(name, x, uniform, upper)
@@ -125,7 +125,7 @@ def _called(name: str, function: str, x0: PyTree, call: Callable, *arguments: An
         ).with_traceback(error.__traceback__) from error
     except Exception as error:
         numbers = _is_list_of_numbers(x0)
-        where = f"a {type(x0).__name__} of numbers" if numbers else _layout(x0)
+        where = f"a {type(x0).__name__} of numbers" if numbers else layout(x0)
         if not isinstance(error, TypeError | LookupError):
             error.add_note(f"{name}: {function} raised this at an x of {where}.")
             raise
@@ -234,8 +234,8 @@ def _available(mdp):
     return np.broadcast_to(np.asarray(mdp.available), mdp.reward.shape)
 
 
-def _layout(tree):
-    """Shapes and dtypes in words, and comparable."""
+def layout(tree: PyTree) -> str:
+    """Structure, shapes and dtypes in words, and comparable."""
     words = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
     described = jax.tree.map(words, tree)
     return described if isinstance(described, str) else str(described)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import check_limits, check_problem
+from ._check import check_limits
 from ._estimator import AbstractEstimator
 from ._interval import Interval
 from ._problem import Problem
@@ -28,6 +28,7 @@ from ._program import Program, compile_program
 from ._solution import RESULTS, Solution
 from ._solve import as_estimator
 from ._solver.base import AbstractSolver, State
+from ._starts import check_first, points_of
 from ._types import Float, Key, PyTree
 from .io import checkpoint
 from .io.provenance import installed
@@ -151,7 +152,7 @@ def run(
     checkpoint before anything is written.
     """
     began = time.perf_counter()
-    points = _points(starts)
+    points = points_of(starts)
     count = len(points)
     check_limits(max_steps, tol, gap_tol)
     for name, value in (("workers", workers), ("chunk", chunk)):
@@ -172,7 +173,7 @@ def run(
         on_progress(RunProgress("compiling", nothing, 0, total, 0.0, 0.0, np.nan, np.nan))
 
     estimator = as_estimator(problem)
-    _check_first(problem, starts, points[0])
+    check_first(problem, starts, points[0])
     key = jax.random.key(0) if key is None else key
     keys = list(jax.random.split(key, count))
     program = compile_program(
@@ -366,53 +367,3 @@ def best_start(solutions: Sequence[Solution]) -> int:
     feasible = [i for i in finite if not any(bool(solutions[i].result == r) for r in out)]
     value = lambda i: float(solutions[i].best_response_value)
     return min(feasible or finite or [0], key=value)
-
-
-def _points(starts):
-    if isinstance(starts, list):
-        points = starts
-    else:
-        sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(starts)}
-        if len(sizes) != 1 or () in sizes:
-            raise ValueError(
-                f"run: starts has the leading axes {sorted(sizes)}; give every array one leading "
-                "axis of starts, or a list of x0."
-            )
-        points = [jax.tree.map(lambda z, i=i: z[i], starts) for i in range(*sizes.pop())]
-    if not points:
-        raise ValueError("run: starts is empty; give at least one x0.")
-    points = [jax.tree.map(jnp.asarray, point) for point in points]
-    first, *others = map(_layout, points)
-    for i, layout in enumerate(others, start=1):
-        if layout != first:
-            raise ValueError(
-                f"run: starts[{i}] is {layout}, and starts[0] is {first}; give every x0 the same "
-                "structure, shapes and dtypes."
-            )
-    return points
-
-
-def _layout(tree):
-    """Structure, shapes and dtypes in words, and comparable."""
-    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
-
-
-def _check_first(problem, starts, first):
-    """``check_problem`` at the first start; where it fails, ``starts`` may be a single x0."""
-    try:
-        check_problem(problem, first)
-    except Exception as error:
-        if isinstance(starts, list) or not _is_x0(problem, starts):
-            raise
-        raise ValueError(
-            f"run: starts is one x0, {_layout(starts)}, without a leading axis of starts: give "
-            "[x0], or add that axis to every array."
-        ) from error
-
-
-def _is_x0(problem, x0):
-    try:
-        check_problem(problem, jax.tree.map(jnp.asarray, x0))
-    except Exception:
-        return False
-    return True

@@ -1,5 +1,6 @@
-"""Small random problems. One size serves all tests, so that compiled functions are shared."""
+"""Small problems. One size serves all tests, so that compiled functions are shared."""
 
+import jax.numpy as jnp
 import numpy as np
 
 import bilevax as bx
@@ -14,3 +15,15 @@ def random_game(
     leader, follower = rng.random((2, 3, 2, 2)).astype(dtype)
     options = {"discount": 0.8, "tau": tau} | options
     return bx.StackelbergGame.simultaneous(leader, follower, kernel, **options)
+
+
+def one_state(upper, project=lambda x: x, tau=0.5):
+    """A problem on one state with three actions, of which the last does not exist."""
+    mdp = bx.MDP(
+        jnp.array([[1.0, 0.5, 9.0]]),
+        jnp.ones((1, 3, 1)),
+        discount=0.5,
+        available=[[True, True, False]],
+        tau=tau,
+    )
+    return bx.BilevelProblem(upper, lambda x: mdp, project)
