@@ -1,4 +1,4 @@
-"""Array aliases. The axis letters used in every signature:
+"""Array aliases, and what a value is. The axis letters used in every signature:
 
 S states, A actions (of the agent at hand), B successors of a state-action pair, T time steps,
 N contexts or followers stacked along a leading axis (``*N`` where that axis may be absent).

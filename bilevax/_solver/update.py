@@ -160,7 +160,7 @@ def check_parts(owner: Any) -> None:
         if kind is None or isinstance(part, kind):
             continue
         wanted = kinds[kind]
-        found = part if isinstance(part, int | float) else kind_of(part)
+        found = repr(part) if isinstance(part, int | float | str | None) else kind_of(part)
         raise ValueError(f"{type(owner).__name__}: {name} is {found}; give {wanted}.")
 
 

@@ -1,4 +1,4 @@
-"""What commands share: a run behind a progress bar, what it needs first, how it ends early."""
+"""What commands share: a run behind a progress bar, what it needs and refuses, its early end."""
 
 import contextlib
 import importlib.util

@@ -45,7 +45,7 @@ def lock(descriptor: int, refusal: str) -> None:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         raise ValueError(f"{refusal}: wait for it, or stop it.") from None
     except OSError:
         return

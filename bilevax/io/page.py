@@ -1,6 +1,7 @@
 """Pieces of an HTML page that needs nothing but itself: style, tables, numbers for readers."""
 
 import html
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,6 +100,14 @@ def table(
 def text(value: Any) -> str:
     """Anything as text in HTML."""
     return html.escape(str(value))
+
+
+def repeated(command: Sequence[str] | None) -> str:
+    """The command of a run, whose own folder is in use by now; empty where none is known."""
+    if not command:
+        return ""
+    words = "With another folder after --out:" if "--out" in command else ""
+    return (f"<p>{words}</p>" if words else "") + f"<pre>{text(shlex.join(command))}</pre>"
 
 
 def counted(count: int, what: str) -> str:

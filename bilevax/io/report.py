@@ -1,6 +1,5 @@
 """The report of a run: one HTML page that needs nothing else, for readers new to the method."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from . import figures
 from .files import read_json, write_text
 from .outcome import Outcome, read_about, read_outcome, unfinished
-from .page import UNKNOWN, counted, duration, number, page, table, text
+from .page import UNKNOWN, counted, duration, number, page, repeated, table, text
 from .run_folder import (
     CHECKPOINT,
     COMPARISON,
@@ -109,7 +108,7 @@ def report_html(
         _figures(outcome, history),
         "<h2>Every start</h2>",
         _starts(outcome),
-        "<h2>How to repeat it, in another folder</h2>",
+        "<h2>How to repeat it</h2>",
         _repeat(config, files),
     ]
     return page(f"bilevax: {about.problem}", body)
@@ -326,11 +325,10 @@ def _starts(outcome: Outcome) -> str:
 
 
 def _repeat(config: dict[str, Any], files: Sequence[str]) -> str:
-    command = config.get("command")
     versions = ", ".join(f"{name} {value}" for name, value in config.get("versions", {}).items())
     settings = "\n".join(f"{k}: {v}" for k, v in config.get("settings", {}).items())
     parts = [
-        f"<pre>{text(shlex.join(command))}</pre>" if command else "",
+        repeated(config.get("command")),
         f'<p class="words">{text(versions)}</p>' if versions else "",
         table((), [(name, _FILES[name]) for name in files], "nw") if files else "",
         f"<details><summary>All settings</summary><pre>{text(settings)}</pre></details>"

@@ -69,12 +69,13 @@ def check_unfinished(folder: Path) -> None:
 def held(folder: Path | None) -> Iterator[None]:
     """The folder, made if it is not there, for this process alone while it is at work in it.
 
-    ``ValueError`` where another process is.
+    ``ValueError`` where another process is, as far as ``lock`` can tell.
     """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     if folder is None or not CAN_LOCK:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         lock(descriptor, f"another process is at work on the run in {folder}")

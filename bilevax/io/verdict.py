@@ -29,7 +29,7 @@ VERDICTS = {
         "good",
         "The answer is certified.",
         "The lower level could gain at most {gap} by changing its policy, which is within the "
-        "tolerance of {tol}. That no other x is better is not certified: compare the starts.",
+        "tolerance of {tol}. That no other x is better is not certified: compare several starts.",
     ),
     "max_steps_reached": Verdict(
         "warn",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...io import figures as svg
 from ...io.files import read_json, write_text
-from ...io.page import UNKNOWN, counted, duration, number, page, table, text
+from ...io.page import UNKNOWN, counted, duration, number, page, repeated, table, text
 from ...io.run_folder import CONFIG, HISTORY, REPORT, RESULT
 from .clip import CLIP
 from .figures import curve_figure, scatter_figure
@@ -58,7 +58,7 @@ def write_rlhf_report(folder: Path) -> Path:
         "<h2>How learning went</h2>",
         _figures(folder, history),
         _seeds(result),
-        "<h2>How to repeat it, in another folder</h2>",
+        "<h2>How to repeat it</h2>",
         _repeat(config, folder),
     ]
     write_text(folder / REPORT, page(f"bilevax: {name}", body))
@@ -253,7 +253,6 @@ def _seeds(result) -> str:
 
 
 def _repeat(config: dict[str, Any], folder: Path) -> str:
-    command = config.get("command")
     versions = ", ".join(f"{name} {value}" for name, value in config.get("versions", {}).items())
     chosen = {k: v for k, v in config["settings"].items() if v is not None}
     settings = "\n".join(f"{k}: {v}" for k, v in {**config.get("setup", {}), **chosen}.items())
@@ -263,7 +262,7 @@ def _repeat(config: dict[str, Any], folder: Path) -> str:
         for path in sorted(folder.glob("*-seed*.safetensors"))
     ]
     parts = [
-        f"<pre>{text(shlex.join(command))}</pre>" if command else "",
+        repeated(config.get("command")),
         f'<p class="words">{text(versions)}</p>' if versions else "",
         table((), files, "nw") if files else "",
         f"<details><summary>All settings</summary><pre>{text(settings)}</pre></details>",
