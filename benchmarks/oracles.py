@@ -30,7 +30,7 @@ from methods import RESULTS
 from quantecon.markov import DiscreteDP
 
 import bilevax as bx
-from bilevax._oracle import cold_start, respond
+from bilevax._oracle import respond
 
 jax.config.update("jax_enable_x64", True)
 
@@ -139,7 +139,7 @@ def compare(name, models, rounds):
     method, call = best_method(theirs)
     largest = float(np.abs(call().v).max())
     oracle = bx.AdaptivePolicyIteration(tol=RESIDUAL / largest)
-    solve = lambda m: respond(oracle, m, cold_start(oracle, m))
+    solve = lambda m: respond(oracle, m)
     solver = jax.jit(solve).lower(mdp).compile()
     ours = lambda: jax.block_until_ready(solver(mdp))
     repeats = calls_in(REPEATED, ours)

@@ -80,6 +80,8 @@ def test_a_thousand_runs_killed_at_random_moments_give_each_job_once(seed, tmp_p
 
 
 @pytest.mark.long
+# Ray starts its processes from this one, where JAX may be at work: they run programs of their own.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 def test_ray_gives_the_rows_of_this_process(own):
     ray = pytest.importorskip("ray")
     from bilevax.bench.workers import RayWorker, start_ray
