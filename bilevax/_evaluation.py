@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ._linear import PolicySystem, policy_system
-from ._mdp import MDP, action_values, per_context
+from ._mdp import MDP, action_values, per_context, regularization
 from ._types import Array, Float, Scalar
 
 
@@ -43,8 +43,7 @@ class Evaluation(eqx.Module):
 
     def _own_reward(self):
         own = jnp.sum(self.policy * self.mdp.reward, axis=-1)
-        tau = self.mdp.tau[..., None] if self.mdp.tau.ndim else self.mdp.tau
-        return own - tau * self.mdp.regularizer.value(self.policy)
+        return own - regularization(self.mdp, self.policy)
 
 
 @eqx.filter_jit

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._linear import policy_system
-from ._mdp import MDP, action_values, per_context, soft_maximum
+from ._mdp import MDP, action_values, per_context, regularization, soft_maximum
 from ._oracle import PolicyIteration, Response, cold_start, respond
 from ._penalty import is_mdp
 from ._solution import readable
@@ -135,7 +135,7 @@ def subsolution(mdp: MDP, policy: Float[Array, "S A"]) -> Float[Array, " S"]:
         legal &= jnp.all(mdp.available | (policy == 0))
     policy = policy / total
     reward = jnp.sum(policy * mdp.reward, axis=-1)
-    cost = mdp.tau * mdp.regularizer.value(policy)
+    cost = regularization(mdp, policy)
     kernel = mdp.transition.under(policy)
     system = policy_system(kernel, mdp.discount)
     v = system.solve(reward - cost)

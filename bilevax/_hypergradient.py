@@ -24,7 +24,7 @@ from jax import lax
 from ._answer import levels, over_players
 from ._episodes import pull_back
 from ._linear import policy_system
-from ._mdp import MDP, action_values, greedy_policy, per_context
+from ._mdp import MDP, action_values, greedy_policy, per_context, regularization
 from ._oracle import Response
 from ._regularizer import Unregularized
 from ._types import Key, PyTree
@@ -129,9 +129,7 @@ def _assembled(lower, x, responses, in_policy, weights, measure):
 
     def part(mdp, response, in_policy, weight, measure):
         q = action_values(mdp, response.values)
-        tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
-        paid = tau * mdp.regularizer.value(response.policy)
-        backup = jnp.sum(response.policy * q, axis=-1) - paid
+        backup = jnp.sum(response.policy * q, axis=-1) - regularization(mdp, response.policy)
         direct = of_temperature(mdp, mdp, response, in_policy)
         return jnp.sum(weight * q) + jnp.sum(measure * backup) + direct
 

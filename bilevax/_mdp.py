@@ -234,6 +234,12 @@ def action_values(mdp: MDP, values: Float[Array, " S"]) -> Float[Array, "S A"]:
     return mdp.reward + mdp.discount * mdp.transition.expected_next(values)
 
 
+def regularization(mdp: MDP, policy: Float[Array, "*N S A"]) -> Float[Array, "*N S"]:
+    """tau h(pi(.|s)) in every state, shape ``[S]``: what the policy pays at each step."""
+    tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
+    return tau * mdp.regularizer.value(policy)
+
+
 @per_context
 def greedy_policy(mdp: MDP, q: Float[Array, "S A"]) -> Float[Array, "S A"]:
     """argmax over pi of <pi, q_s> - tau h(pi) in every state, shape ``[S, A]``."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ._evaluation import Evaluation, evaluate
-from ._mdp import MDP, action_values, per_context, soft_maximum
+from ._mdp import MDP, action_values, per_context, regularization, soft_maximum
 from ._oracle import Response, system_of
 from ._regularizer import Unregularized
 from ._types import Array, Float, PyTree, Scalar, concrete
@@ -93,7 +93,7 @@ class NikaidoIsoda(AbstractPenalty):
         # V* (rho) as <rho, V> + <d, T V - V>: exact at the fixed point, and with d and V held its
         # derivative is that of the return at the response held fixed.
         q = action_values(mdp, response.values)
-        backup = jnp.sum(response.policy * q, -1) - _regularization(mdp, response.policy)
+        backup = jnp.sum(response.policy * q, -1) - regularization(mdp, response.policy)
         best = jnp.sum(start * response.values) + jnp.sum(d * (backup - response.values))
         value = best - evaluation.expected_return()
         return Part(value, StateWeights(evaluation.occupancy, d))
@@ -133,7 +133,7 @@ class BellmanPenalty(AbstractPenalty):
                 f"{mdp.num_states} states."
             )
         q = action_values(mdp, self._values_at(mdp, response))
-        current = jnp.sum(evaluation.policy * q, -1) - _regularization(mdp, evaluation.policy)
+        current = jnp.sum(evaluation.policy * q, -1) - regularization(mdp, evaluation.policy)
         regret = soft_maximum(mdp, q) - current
         weight = jnp.broadcast_to(mu, regret.shape)
         return Part(jnp.sum(mu * regret), StateWeights(weight, weight))
@@ -144,7 +144,7 @@ class BellmanPenalty(AbstractPenalty):
         @per_context
         def one(mdp, response):
             backup = jnp.sum(response.policy * action_values(mdp, response.values), -1)
-            backup = backup - _regularization(mdp, response.policy)
+            backup = backup - regularization(mdp, response.policy)
             system = system_of(jax.lax.stop_gradient(mdp), response)
             return response.values + system.solve(backup - response.values)
 
@@ -165,8 +165,3 @@ def _spread(mdp, share):
 @per_context
 def _occupancy(mdp, response):
     return system_of(mdp, response).solve_transposed(mdp.initial)
-
-
-def _regularization(mdp, policy):
-    tau = mdp.tau[..., None] if mdp.tau.ndim else mdp.tau
-    return tau * mdp.regularizer.value(policy)

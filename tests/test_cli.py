@@ -192,6 +192,7 @@ def bad(*arguments):
         bad("report", "nowhere", "nowhere does not exist"),
         bad("compare", "bimatrix", "--solvers", "pbrl,newton", "there is no solver 'newton'"),
         bad("solve", "bimatrix", "--solver", "own.py:mine", "such methods belong to bilevax bench"),
+        bad("compare", "bimatrix", "--solvers", "amd", "--penalty-weight", 3, "has no penalty"),
         bad("compare", "bimatrix", "--solvers", "own.py:mine", "or give it to bilevax bench --met"),
         bad("solve", "nowhere.py:make", "nowhere.py does not exist"),
         bad("solve", "bilevax.py", "write FILE.py:FUNCTION"),
@@ -338,7 +339,7 @@ def test_compare_gives_the_penalty_weight_to_every_solver_that_has_one(cli, monk
 @pytest.mark.slow
 def test_compare_says_why_a_solver_does_not_apply(cli):
     options = ("--solvers", "implicit,independent", "--tau", 0, "--steps", 2, "--starts", 1)
-    code, out, _ = cli("compare", *QUICK, *options)
+    code, out, _ = cli("compare", "bimatrix", "--quiet", *options)
     assert code == 0 and "implicit does not apply:" in out and "tau is 0" in out
     assert "independent" in out
 

@@ -124,8 +124,8 @@ PLAIN, CRITIC = Rollouts(16, 100), Rollouts(16, 100, critic=True)
     ("which", "solver"),
     [
         (0, hpgd(WHOLE, rollouts=PLAIN)),
-        (0, sobirl(WHOLE, backups=100, rollouts=CRITIC, derivatives=CRITIC)),
-        (1, hpgd(WHOLE, rollouts=PLAIN, advantage=PLAIN)),
+        (0, sobirl(WHOLE, backups=100, rollouts=CRITIC, adjoint=CRITIC)),
+        (1, hpgd(WHOLE, rollouts=PLAIN, adjoint=PLAIN)),
         (1, bc_hg(WHOLE, rollouts=CRITIC)),
     ],
     ids=("hpgd, oracle", "sobirl", "hpgd, Monte Carlo", "bc-hg"),
@@ -163,8 +163,8 @@ class Moving(eqx.Module):
 @pytest.mark.parametrize(
     "solver",
     [
-        hpgd(WHOLE, rollouts=PLAIN, advantage=PLAIN),
-        pytest.param(hpgd(WHOLE, rollouts=CRITIC, advantage=CRITIC), marks=pytest.mark.slow),
+        hpgd(WHOLE, rollouts=PLAIN, adjoint=PLAIN),
+        pytest.param(hpgd(WHOLE, rollouts=CRITIC, adjoint=CRITIC), marks=pytest.mark.slow),
     ],
     ids=("plain", "critic"),
 )
@@ -259,8 +259,8 @@ def test_adaptive_model_design_is_clipped_descent_on_the_hypergradient():
     ("which", "solver", "most"),
     [
         (1, hpgd(WHOLE, rollouts=Rollouts(5, 7)), 5 * 7),
-        (1, hpgd(WHOLE, rollouts=None, advantage=Rollouts(3, 11)), 3 * 11),
-        (1, sobirl(WHOLE, rollouts=Rollouts(5, 7), derivatives=Rollouts(3, 11)), 5 * 7 + 3 * 11),
+        (1, hpgd(WHOLE, rollouts=None, adjoint=Rollouts(3, 11)), 3 * 11),
+        (1, sobirl(WHOLE, rollouts=Rollouts(5, 7), adjoint=Rollouts(3, 11)), 5 * 7 + 3 * 11),
         (1, hpgd(WHOLE, rollouts=VisitAverages(5, 7)), 5 * 7),
         (0, bx.Annealed(hpgd(WHOLE, rollouts=Rollouts(5, 7)), 2.0, 5), 5 * 7),
     ],
@@ -358,7 +358,7 @@ def test_methods_of_one_follower_refuse_what_they_cannot_answer(name):
             "a stream has 200 transitions and an episode up to 300; give more transitions",
         ),
         (
-            lambda: hpgd(rollouts=VisitAverages(), advantage=Rollouts()),
+            lambda: hpgd(rollouts=VisitAverages(), adjoint=Rollouts()),
             "VisitAverages, .* and adjoint is a Rollouts; leave that out",
         ),
         (lambda: AdjointSweeps(0), "AdjointSweeps: sweeps is 0"),

@@ -25,7 +25,7 @@ from bilevax.deep.rlhf import session as session_module
 from bilevax.deep.rlhf.base import agreement, cut, fitted, mean_reward
 from bilevax.deep.rlhf.evaluation import evaluate
 from bilevax.deep.rlhf.folder import load_network, read_rlhf_history
-from bilevax.deep.rlhf.outcome import labelled_pairs, median_interval
+from bilevax.deep.rlhf.outcome import interval_or_range, labelled_pairs
 from bilevax.deep.rlhf.queries import ask, choose
 from bilevax.deep.rlhf.run import run_rlhf
 from bilevax.deep.rollout import collect, start_actors
@@ -349,13 +349,13 @@ def test_evaluation_counts_one_whole_episode_of_each_environment():
 
 def test_median_interval_holds_the_median_as_often_as_it_says():
     for n in range(6, 30):
-        low, high = median_interval(np.arange(1, n + 1.0)[::-1])
+        low, high = interval_or_range(np.arange(1, n + 1.0)[::-1])
         j = int(low)
         assert high == n + 1 - j
         cover = lambda j, n=n: 1 - 2 * scipy.stats.binom.cdf(j - 1, n, 0.5)
         assert cover(j) >= 0.95 > cover(j + 1)
-    assert median_interval([3.0, math.nan, 1.0, 2.0]) == (1.0, 3.0)
-    assert all(map(math.isnan, median_interval([1.0, math.nan])))
+    assert interval_or_range([3.0, math.nan, 1.0, 2.0]) == (1.0, 3.0)
+    assert all(map(math.isnan, interval_or_range([1.0, math.nan])))
 
 
 @pytest.mark.parametrize(

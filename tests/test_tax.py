@@ -178,7 +178,7 @@ def hpgd_gradients(problem, x, keys):
     """Per key: the gradient along which HPGD moves, by episodes of 100 steps."""
     # With returns in place of a critic the noise is eight times as large.
     estimator, rollouts, rate = bx.Exact(problem), Rollouts(128, 100, critic=True), 1e-6
-    solver = hpgd(optax.sgd(rate), rollouts=rollouts, advantage=rollouts)
+    solver = hpgd(optax.sgd(rate), rollouts=rollouts, adjoint=rollouts)
 
     def one(key):
         return (x - solver.step(estimator, solver.init(estimator, x, None, key)).x) / rate

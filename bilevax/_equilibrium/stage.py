@@ -18,12 +18,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._game import Masks
+from .._regularizer import NegativeEntropy
 from .._types import Array, Bool, Float, Scalar
 
 _STEPS = 500
 _FACTOR = 0.25  # between two tau of the path
 _CENTRED = 0.1  # a gap of this share of tau is near enough to go on
 _SHORTEST = 2.0**-30
+_ENTROPY = NegativeEntropy()
 
 
 class Stage(NamedTuple):
@@ -131,7 +133,7 @@ def _errors(payoffs, tau, available, z):
     """How far p is from answering q, in probability (max_i p_i |slope_i|), and the gap."""
     p, q, slope = _slope(payoffs, tau, available, z)
     own = jnp.einsum("sij,sj->si", payoffs, q) / tau[:, None]
-    upper = tau * (_logsumexp(own, available[0]) + _negative_entropy(q))
+    upper = tau * (_logsumexp(own, available[0]) + _ENTROPY.value(q))
     error = jnp.max(p * jnp.abs(slope), axis=-1)
     return error, upper - _objective(payoffs, tau, available, z)
 
@@ -140,7 +142,7 @@ def _objective(payoffs, tau, available, z):
     """g(p) at p = softmax(z), what player 1 has for certain."""
     p = softmax(z, available[0])
     scores = _against(payoffs, tau, p)
-    return -tau * (_negative_entropy(p) + _logsumexp(scores, available[1]))
+    return -tau * (_ENTROPY.value(p) + _logsumexp(scores, available[1]))
 
 
 def _line_search(payoffs, tau, available, z, direction):
@@ -176,7 +178,3 @@ def _masked(scores, mask):
 
 def _logsumexp(scores, mask):
     return jax.nn.logsumexp(_masked(scores, mask), axis=-1)
-
-
-def _negative_entropy(p):
-    return jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1)

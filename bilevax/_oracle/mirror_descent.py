@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from .._linear import policy_system
+from .._mdp import regularization
 from .._regularizer import NegativeEntropy, Unregularized
 from .base import MOVING, AbstractOracle, first_response
 
@@ -35,7 +36,7 @@ class PolicyMirrorDescent(AbstractOracle):
 
     def evaluate(self, mdp, response):
         policy = response.policy
-        own = jnp.sum(policy * mdp.reward, axis=-1) - mdp.tau * mdp.regularizer.value(policy)
+        own = jnp.sum(policy * mdp.reward, axis=-1) - regularization(mdp, policy)
         return policy_system(mdp.transition.under(policy), mdp.discount).solve(own), 0.0
 
     def improve(self, mdp, q, response):

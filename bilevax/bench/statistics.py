@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._median import median_interval as median_interval
 from .suite import Suite
 
 Rows = Sequence[dict[str, Any]]
@@ -60,30 +61,6 @@ class Summary:
         assert self.reference is not None
         share = self.median / self.reference
         return share if self.maximize else 1 / share
-
-
-def median_interval(
-    values: Sequence[float] | np.ndarray, level: float = 0.95
-) -> tuple[float, float] | None:
-    """The interval [v_(k), v_(n+1-k)] of the median between order statistics.
-
-    k is the largest with 1 - 2 P(B < k) >= ``level`` for B ~ Binomial(n, 1/2), which is the chance
-    that the interval holds the median of any continuous distribution. ``None`` where even k = 1
-    does not do: below six values at 95 per cent. Source: the sign test inverted; David and Nagaraja
-    2003, section 7.1.
-    """
-    count = len(values)
-    chance = 1.0  # that the interval from the k-th value on holds the median
-    k = 0
-    while k <= count // 2:
-        chance -= 2 * math.comb(count, k) / 2**count
-        if chance < level:
-            break
-        k += 1
-    if k == 0:
-        return None
-    ordered = sorted(values)
-    return ordered[k - 1], ordered[count - k]
 
 
 def share_ahead(one: Sequence[float], other: Sequence[float], *, maximize: bool = True) -> float:

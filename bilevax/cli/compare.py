@@ -58,6 +58,8 @@ def compare(
         check_new_folder(out)
         need("matplotlib")
     methods = [find_method(name.strip()) for name in solvers.split(",")]
+    # What no solver takes is given to all: they say so.
+    takes = lambda method: method.penalised or not any(one.penalised for one in methods)
     with blaming(problem):
         tasks = [
             prepare(
@@ -65,8 +67,8 @@ def compare(
                     problem=problem,
                     options=options,
                     solver=method.name,
-                    penalty_weight=penalty_weight if method.penalised else None,
-                    penalty_final=penalty_final if method.penalised else None,
+                    penalty_weight=penalty_weight if takes(method) else None,
+                    penalty_final=penalty_final if takes(method) else None,
                     learning_rate=learning_rate,
                     anneal=anneal,
                     polish=False,

@@ -15,7 +15,7 @@ def hpgd(
     optimizer: optax.GradientTransformation = adam(),
     *,
     rollouts: Rollouts | VisitAverages | None = Rollouts(),
-    advantage: AbstractAdjoint | None = None,
+    adjoint: AbstractAdjoint | None = None,
     oracle: AbstractOracle = PolicyIteration(),
 ) -> ThroughResponse:
     """Descends F(x) by an estimate of its gradient from episodes of the answering follower.
@@ -31,12 +31,12 @@ def hpgd(
         rollouts: the leader's episodes; ``None`` takes d_x f and the weights exactly, as where f is
             no expected return; ``VisitAverages()`` take d_x A* from the same episodes, and both
             advantages as averages over visits, as in the published experiments.
-        advantage: how d_x A* is found: ``ExactAdjoint()`` from the follower's model (the oracle
+        adjoint: how d_x A* is found: ``ExactAdjoint()`` from the follower's model (the oracle
             variant, and the default), or ``Rollouts()``, a Monte-Carlo estimate from episodes of
             their own.
         oracle: answers for the follower.
     """
-    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=advantage)
+    return ThroughResponse(optimizer, oracle, rollouts=rollouts, adjoint=adjoint)
 
 
 def _build(request: Request) -> AbstractSolver:
@@ -45,7 +45,7 @@ def _build(request: Request) -> AbstractSolver:
     return hpgd(
         settling_adam(request),
         rollouts=rollouts if sampled else None,
-        advantage=ExactAdjoint() if sampled else Rollouts(256, length(request)),
+        adjoint=ExactAdjoint() if sampled else Rollouts(256, length(request)),
     )
 
 

@@ -38,7 +38,7 @@ def sobirl(
     *,
     backups: int = 5,
     rollouts: Rollouts = Rollouts(),
-    derivatives: Rollouts = Rollouts(),
+    adjoint: Rollouts = Rollouts(),
     oracle: AbstractOracle = ValueIteration(),
 ) -> ThroughResponse:
     """SoBiRL: the follower's answer is tracked, and the hypergradient estimated from episodes.
@@ -51,10 +51,10 @@ def sobirl(
         optimizer: any optax optimiser of x.
         backups: of the follower's values, per step of x.
         rollouts: the leader's episodes.
-        derivatives: those for the derivatives of the follower's values.
+        adjoint: those for the derivatives of the follower's values.
         oracle: whose single step is a backup.
     """
-    return ThroughResponse(optimizer, oracle, backups, rollouts, derivatives)
+    return ThroughResponse(optimizer, oracle, backups, rollouts, adjoint)
 
 
 def _build(request: Request) -> AbstractSolver:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._median import median_interval
 from ..._types import Float
 from ..buffer import Pairs
 from .base import RLHFState
@@ -112,7 +113,7 @@ class RLHFRun:
     @property
     def interval(self) -> tuple[float, float]:
         """A 95% interval for that median; of fewer than six seeds only their range."""
-        return median_interval(self.true_returns)
+        return interval_or_range(self.true_returns)
 
     @property
     def reward_accuracy(self) -> float:
@@ -144,30 +145,23 @@ def median(values: Sequence[float] | Sequence[int] | np.ndarray) -> float:
 
 
 LEAST = 6
-"""The fewest values whose ``median_interval`` is one of 95%; that of fewer is their range."""
+"""The fewest values whose median has a 95% interval; ``interval_or_range`` of fewer is a range."""
 
 
-def median_interval(
-    values: Sequence[float] | Sequence[int] | np.ndarray, level: float = 0.95
+def interval_or_range(
+    values: Sequence[float] | Sequence[int] | np.ndarray,
 ) -> tuple[float, float]:
-    """The confidence interval of a median from order statistics, free of any distribution.
+    """``median_interval`` at 95%; of fewer than ``LEAST`` values the smallest and the largest.
 
-    The j-th smallest to the j-th largest of n values holds the median with probability
-    1 - 2 P(B < j), B binomial (n, 1/2); j is the largest with at least ``level``. Fewer than 6
-    values give no 95%: it is then the smallest to the largest (for 5 values 93.75%), and NaN for
-    fewer than 2. Values that are NaN are left out.
+    For 5 values these hold the median with 93.75%. NaN for fewer than 2 values; values that are NaN
+    are left out.
     """
-    known = np.sort(np.asarray(values, float))
+    known = np.asarray(values, float)
     known = known[~np.isnan(known)]
-    n = known.size
-    if n < 2:
+    if known.size < 2:
         return math.nan, math.nan
-    j, below = 1, 0.5**n  # P(B < 1)
-    while True:
-        wider = below + math.comb(n, j) * 0.5**n  # P(B < j + 1)
-        if 1 - 2 * wider < level or 2 * (j + 1) > n:
-            return float(known[j - 1]), float(known[n - j])
-        j, below = j + 1, wider
+    low, high = median_interval(known) or (known.min(), known.max())
+    return float(low), float(high)
 
 
 def to_fields(run: RLHFRun) -> dict[str, Any]:
