@@ -3,8 +3,6 @@
 from ._answer import differentiable_policy as differentiable_policy
 from ._constrained import Lagrangian as Lagrangian
 from ._constrained import lagrangian as lagrangian
-from ._driver import Run as Run
-from ._driver import RunProgress as RunProgress
 from ._driver import run as run
 from ._equilibrium import Equilibrium as Equilibrium
 from ._equilibrium import Extragradient as Extragradient
@@ -50,6 +48,8 @@ from ._regularizer import NegativeEntropy as NegativeEntropy
 from ._regularizer import SquaredNorm as SquaredNorm
 from ._regularizer import Unregularized as Unregularized
 from ._regularizer import sparsemax as sparsemax
+from ._run import Run as Run
+from ._run import RunProgress as RunProgress
 from ._solution import RESULTS as RESULTS
 from ._solution import Solution as Solution
 from ._solve import solve as solve

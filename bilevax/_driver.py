@@ -6,13 +6,9 @@ lock). Between chunks a start can be looked at, recorded, saved and stopped. The
 nothing in the numbers: a run that was stopped and resumed equals one that was not, bit for bit.
 """
 
-import concurrent.futures
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,88 +20,18 @@ from ._check import check_limits
 from ._estimator import AbstractEstimator
 from ._interval import Interval
 from ._problem import Problem
-from ._program import Program, compile_program
-from ._solution import RESULTS, Solution
+from ._program import compile_program
+from ._run import Run, RunProgress
+from ._session import Session
 from ._solve import as_estimator
-from ._solver.base import AbstractSolver, State
+from ._solver.base import AbstractSolver
 from ._starts import check_first, points_of
-from ._types import Float, Key, PyTree
+from ._types import Key, PyTree
 from .io import checkpoint
-from .io.provenance import installed
-from .io.run_folder import (
-    CHECKPOINT,
-    check_new_folder,
-    check_unfinished,
-    held,
-    history_line,
-    open_history,
-    save_solutions,
-)
+from .io.run_folder import CHECKPOINT, check_new_folder, check_unfinished, held
 
 _POINTS = 150
 """History lines per start, unless ``chunk`` says otherwise: enough for a curve."""
-
-
-@dataclass(frozen=True)
-class RunProgress:
-    """Where a run stands, for a progress display.
-
-    Attributes:
-        phase: "compiling", "running" or "certifying".
-        latest: each start's last history line, ``None`` before its first.
-        steps: steps taken, over all starts.
-        max_steps: steps to take at most, over all starts.
-        seconds: since the run began, earlier sessions of a resumed run counted in.
-        compile_seconds: of those, spent on compilation.
-        steps_per_second: over all starts, in this session; NaN before the first chunk.
-        seconds_left: an estimate, NaN before the first chunk.
-    """
-
-    phase: str
-    latest: tuple[dict[str, Any] | None, ...]
-    steps: int
-    max_steps: int
-    seconds: float
-    compile_seconds: float
-    steps_per_second: float
-    seconds_left: float
-
-    @property
-    def best(self) -> dict[str, Any] | None:
-        """The last line of the start with the lowest f(x, policy) so far."""
-        lines = [line for line in self.latest if line and np.isfinite(line["upper_value"])]
-        return min(lines, key=lambda line: line["upper_value"], default=None)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What ``run`` gives back.
-
-    Attributes:
-        solutions: one per start, each with its certificate and its result.
-        best_start: the start with the lowest F(x) = f(x, pi*_x) among the feasible ones. If none is
-            feasible, among the finite ones; ``best.result`` then says so.
-        history: a line per chunk and start, in order of steps: start, step, upper_value, penalty
-            (by the solver's own oracle), penalty_weight, gradient_norm, converged, seconds.
-        wall_seconds: all in all, earlier sessions of a resumed run counted in.
-        compile_seconds: of those, spent on compilation.
-    """
-
-    solutions: tuple[Solution, ...]
-    best_start: int
-    history: tuple[dict[str, Any], ...]
-    wall_seconds: float
-    compile_seconds: float
-
-    @property
-    def best(self) -> Solution:
-        """The best start's solution."""
-        return self.solutions[self.best_start]
-
-    @property
-    def best_response_values(self) -> Float[np.ndarray, " N"]:
-        """F(x) at the end of every start: the spread that local optima cause."""
-        return np.asarray([float(s.best_response_value) for s in self.solutions])
 
 
 def run(
@@ -203,7 +129,7 @@ def run(
     with held(folder):
         if folder is not None:  # another process may have been at work here meanwhile
             (check_unfinished if resume else check_new_folder)(folder)
-        session = _Session(program, folder, header, began, config)
+        session = Session(program, folder, header, began, config)
         session.work(workers or default_workers(), checkpoint_every, on_progress)
         return session.end(keep_checkpoint)
 
@@ -220,150 +146,3 @@ def _check_fingerprint(program, path, header):
             f"by bilevax {header['bilevax']} with jax {header['jax']}): resume with exactly what "
             "the run was started with, or start anew in another folder."
         )
-
-
-class _Session:
-    """One process's share of a run: the threads, the history file and the checkpoint."""
-
-    def __init__(self, program: Program, folder, header, began, config):
-        self.program, self.folder = program, folder
-        self.began = began - header.get("seconds", 0.0)
-        self.compile_seconds = program.seconds + header.get("compile_seconds", 0.0)
-        self.states: list[State] = list(program.states)
-        self.solutions: list[Solution | None] = [None] * len(self.states)
-        self.first_step = sum(int(state.step) for state in self.states)
-        self.ready = time.perf_counter()
-        self.lock, self.stop = threading.Lock(), threading.Event()
-        self.file, self.history = None, []
-        if folder is not None:
-            self.file, self.history = open_history(folder, header.get("history_bytes", 0), config)
-        self.latest = {line["start"]: line for line in self.history}
-
-    def work(self, workers, checkpoint_every, on_progress):
-        try:
-            with ThreadPoolExecutor(workers, "bilevax") as pool:
-                try:  # from the first submission on: a start may be at work before the last is in
-                    pending = {pool.submit(self._one_start, i) for i in range(len(self.states))}
-                    self._attend(pending, checkpoint_every, on_progress)
-                    self._save()
-                except BaseException as error:
-                    self.stop.set()
-                    pool.shutdown(cancel_futures=True)
-                    if isinstance(error, KeyboardInterrupt):
-                        self._save()
-                    raise
-        finally:
-            if self.file is not None:
-                self.file.close()
-
-    def _attend(self, pending, checkpoint_every, on_progress):
-        saved = time.perf_counter()
-        while pending:
-            done, pending = concurrent.futures.wait(
-                pending, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                future.result()
-            if on_progress is not None:
-                on_progress(self._progress())
-            if time.perf_counter() - saved >= checkpoint_every:
-                self._save()
-                saved = time.perf_counter()
-
-    def _one_start(self, i):
-        targets = list(self.program.targets)
-        for target in targets:
-            state = self.states[i]
-            before = int(state.step)
-            if target <= before:
-                continue
-            if self.stop.is_set():
-                return
-            state = self.program.advance(state, self.program.targets[target])
-            if int(state.step) > before:
-                self._record(i, state)
-            if int(state.step) < target:  # it converged or failed
-                break
-        if not self.stop.is_set():
-            self.solutions[i] = self.program.finish(self.states[i])
-
-    def _record(self, i, state):
-        progress = state.progress
-        line = dict(
-            start=i,
-            step=int(state.step),
-            upper_value=float(progress.upper_value),
-            penalty=float(progress.penalty),
-            penalty_weight=float(progress.penalty_weight),
-            gradient_norm=float(progress.gradient_norm),
-            converged=bool(progress.converged),
-            seconds=round(time.perf_counter() - self.began, 3),
-        )
-        with self.lock:
-            self.states[i] = state
-            self.latest[i] = line
-            self.history.append(line)
-            if self.file is not None:
-                self.file.write(history_line(line))
-                self.file.flush()
-
-    def _progress(self):
-        with self.lock:
-            latest = tuple(self.latest.get(i) for i in range(len(self.states)))
-        now = time.perf_counter()
-        steps = sum(line["step"] for line in latest if line)
-        total = max(self.program.targets) * len(self.states)
-        speed = (steps - self.first_step) / (now - self.ready)
-        known = steps > self.first_step
-        return RunProgress(
-            phase="running" if steps < total else "certifying",
-            latest=latest,
-            steps=steps,
-            max_steps=total,
-            seconds=now - self.began,
-            compile_seconds=self.compile_seconds,
-            steps_per_second=speed if known else np.nan,
-            seconds_left=(total - steps) / speed if known else np.nan,
-        )
-
-    def _save(self):
-        if self.folder is None or self.file is None:
-            return
-        with self.lock:
-            states, length = list(self.states), self.file.tell()
-        # What the checkpoint counts as written must be on the disk before it is.
-        os.fsync(self.file.fileno())
-        header = dict(
-            fingerprint=self.program.fingerprint,
-            **installed("bilevax", "jax"),
-            starts=len(states),
-            chunk=min(self.program.targets),
-            history_bytes=length,
-            seconds=time.perf_counter() - self.began,
-            compile_seconds=self.compile_seconds,
-        )
-        checkpoint.save(self.folder / CHECKPOINT, header, states)
-
-    def end(self, keep_checkpoint):
-        solutions = tuple(s for s in self.solutions if s is not None)
-        run = Run(
-            solutions=solutions,
-            best_start=best_start(solutions),
-            history=tuple(sorted(self.history, key=lambda line: (line["start"], line["step"]))),
-            wall_seconds=time.perf_counter() - self.began,
-            compile_seconds=self.compile_seconds,
-        )
-        if self.folder is not None:
-            save_solutions(self.folder, run.best, solutions)
-            if not keep_checkpoint:
-                (self.folder / CHECKPOINT).unlink()
-        return run
-
-
-def best_start(solutions: Sequence[Solution]) -> int:
-    """The start with the lowest F(x), the feasible ones first; see ``Run``."""
-    finite = [i for i, s in enumerate(solutions) if jnp.isfinite(s.best_response_value)]
-    out = (RESULTS.infeasible, RESULTS.no_model, RESULTS.nonfinite)
-    feasible = [i for i in finite if not any(bool(solutions[i].result == r) for r in out)]
-    value = lambda i: float(solutions[i].best_response_value)
-    return min(feasible or finite or [0], key=value)

@@ -286,7 +286,7 @@ def test_a_run_interrupted_by_ctrl_c_is_resumed_to_the_same_numbers(cli, tmp_pat
             os.kill(os.getpid(), signal.SIGINT)
         return history_line(line)
 
-    monkeypatch.setattr("bilevax._driver.history_line", press_ctrl_c)
+    monkeypatch.setattr("bilevax._session.history_line", press_ctrl_c)
     code, out, err = cli("solve", *long, "--out", folder)
     assert (code, out) == (130, "")
     assert f"continue with: bilevax solve --resume {folder}" in err

@@ -7,9 +7,9 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._driver import Run, best_start
 from .._polish import polish
 from .._problem import Problem
+from .._run import Run, best_start
 from .._solution import Solution
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .._driver import Run, default_workers, run
+from .._driver import default_workers, run
+from .._run import Run
 from ..tasks.settings import Task
 from .polishing import polished
 from .terminal import ProgressDisplay

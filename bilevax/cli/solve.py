@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .._driver import Run
+from .._run import Run
 from ..io import figures
 from ..io.files import to_json, write_json, write_text
 from ..io.outcome import Outcome, finished, to_fields

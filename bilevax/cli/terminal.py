@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .._driver import RunProgress
+from .._run import RunProgress
 from ..io.outcome import Outcome
 from ..io.page import counted, duration, number
 

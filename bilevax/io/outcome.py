@@ -13,7 +13,7 @@ from .run_folder import RESULT
 from .verdict import UNFINISHED, result_name
 
 if TYPE_CHECKING:
-    from .._driver import Run
+    from .._run import Run
 
 NAN = float("nan")
 
