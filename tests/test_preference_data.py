@@ -268,6 +268,25 @@ def test_a_folder_of_clips_is_answered_later_in_any_order_and_survives_a_restart
     np.testing.assert_array_equal(answers.second, [0, 0.5])
 
 
+def test_a_pair_that_waits_for_its_answer_is_not_asked_about_twice(tmp_path):
+    ask = lambda pairs: FolderLabeller(tmp_path, gray).submit(pairs.first, pairs.second)
+    asked = lambda: len((tmp_path / "queries.jsonl").read_text().splitlines())
+    twins = jax.tree.map(lambda z: jnp.concatenate([z, z]), numbered(0, 2))
+    ask(twins)  # the same pair twice in one round is two questions
+    assert asked() == 4
+    answer(tmp_path, "000001", "first")
+    for _ in range(2):
+        ask(twins)
+        assert asked() == 4 and FolderLabeller(tmp_path, gray).unanswered() == 3
+    ask(numbered(1, 2))  # one of them is new
+    assert asked() == 5
+    labeller = FolderLabeller(tmp_path, gray)
+    labeller.collect()
+    labeller.acknowledge()
+    ask(twins)  # one of the four is answered and done with, and asked about anew
+    assert asked() == 6 and FolderLabeller(tmp_path, gray).unanswered() == 5
+
+
 @pytest.mark.parametrize("content", ["[]", '{"answer": "left"}', '{"answer": ["first"]}'])
 def test_a_malformed_answer_is_named_and_loses_no_other(tmp_path, content):
     labeller = FolderLabeller(tmp_path, gray)

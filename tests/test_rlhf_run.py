@@ -16,7 +16,7 @@ from bilevax.deep.buffer import Pairs
 from bilevax.deep.environment import AbstractEnvironment, Spec, Step
 from bilevax.deep.environments.catcher import Catcher
 from bilevax.deep.environments.moving_dot import MovingDot
-from bilevax.deep.labeller import AbstractLabeller
+from bilevax.deep.labeller import AbstractLabeller, FolderLabeller
 from bilevax.deep.pattern_reward import patterns
 from bilevax.deep.policy import actor_critic
 from bilevax.deep.presets import pattern_reward
@@ -142,10 +142,10 @@ def test_rollouts_are_in_single_precision_even_with_x64(env):
 
 
 def test_a_run_with_a_wider_window_than_its_rounds_can_be_resumed(tmp_path, monkeypatch):
-    def lost(algorithm, state, teacher):
+    def lost(algorithm, state, teacher, wait):
         if int(state.round) == 1:
             raise KeyboardInterrupt
-        return one_round(algorithm, state, teacher)
+        return one_round(algorithm, state, teacher, wait)
 
     one_round = session_module.one_round
     wide = dataclasses.replace(SETUP, window=3)  # its rounds have two rollouts
@@ -166,10 +166,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, monkeypatch,
     def interrupted(progress):
         raise KeyboardInterrupt
 
-    def lost(algorithm, state, teacher):
+    def lost(algorithm, state, teacher, wait):
         if int(state.round) == 2:
             raise KeyboardInterrupt
-        return one_round(algorithm, state, teacher)
+        return one_round(algorithm, state, teacher, wait)
 
     one_round = session_module.one_round
     options: dict[str, Any] = dict(directory=folder, episodes=4, checkpoint_every=0.0)
@@ -294,11 +294,88 @@ def test_answers_may_come_a_round_late():
     late = Late()
     setup, state = SETUP, ALGORITHM.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 3)
-    state = ask(setup, ask(setup, state, late, keys, first), late, keys, 0)
+    never = lambda missing: False
+    state = ask(setup, ask(setup, state, late, keys, first, never), late, keys, 0, never)
     assert jnp.sum(state.fresh.answers.weight) == first
-    assert jnp.sum(ask(setup, state, late, keys, 0).fresh.answers.weight) == 0
+    assert jnp.sum(ask(setup, state, late, keys, 0, never).fresh.answers.weight) == 0
     with pytest.raises(ValueError, match="one labeller cannot answer 2 seeds"):
         run_rlhf(ALGORITHM, 2, labeller=Late())
+
+
+class Person(FolderLabeller):
+    """Answers one question at every look, by what is seen, and no more than ``most``."""
+
+    def __init__(self, directory, most=math.inf):
+        super().__init__(directory, paint)
+        self.answers, self.most = directory / "answers", most
+
+    def unanswered(self):
+        missing = [q for q in self.waiting if not (self.answers / f"{q}.json").exists()]
+        if missing and self.most > 0:
+            self.most -= 1
+            seen = np.load(self.answers.parent / f"{missing[0]}.npz")
+            first, second = (seen[f"{one}_observation"].mean() for one in ("first", "second"))
+            text = json.dumps({"answer": "first" if first > second else "second"})
+            (self.answers / f"{missing[0]}.json").write_text(text)
+        return super().unanswered()
+
+
+def paint(observation):
+    return np.zeros((2, 2, 3), np.uint8)
+
+
+def test_a_patient_run_learns_in_each_round_from_all_that_it_asks(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_module, "_LOOK", 0.001)
+    person, seen = Person(tmp_path / "asked"), []
+    run = run_rlhf(
+        ALGORITHM,
+        1,
+        labeller=person,
+        patience=math.inf,
+        episodes=4,
+        on_progress=lambda progress: seen.append(progress.waiting_for),
+    )
+    assert [line["labels"] for line in run.history] == np.cumsum(SETUP.asked).tolist()
+    assert seen[-1] == 0 and person.waiting == []
+
+
+def test_patience_ends(monkeypatch):
+    class Nobody(Silent):
+        def unanswered(self):
+            return 3
+
+    monkeypatch.setattr(session_module, "_LOOK", 0.001)
+    run = run_rlhf(ALGORITHM, 1, labeller=Nobody(), patience=0.01, episodes=4)
+    assert "no answer came" in run.faults[0] and len(run.history) == SETUP.rounds
+    for patience in (-1.0, math.nan):
+        with pytest.raises(ValueError, match=r"patience is -?(1.0|nan); give at least 0 seconds"):
+            run_rlhf(ALGORITHM, 1, labeller=Nobody(), patience=patience)
+    with pytest.raises(ValueError, match=r"Silent does not say .*; define its unanswered\(\)"):
+        run_rlhf(ALGORITHM, 1, labeller=Silent(), patience=1.0)
+    with pytest.raises(ValueError, match="there is no labeller to wait for"):
+        run_rlhf(ALGORITHM, 1, patience=1.0)
+
+
+def test_a_run_stopped_while_it_waits_asks_nothing_twice_and_equals_one_that_was_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(session_module, "_LOOK", 0.001)
+    patient: dict[str, Any] = dict(patience=math.inf, episodes=4)
+    unbroken = run_rlhf(ALGORITHM, 1, labeller=Person(tmp_path / "other"), **patient)
+
+    def evening(progress):
+        if progress.rounds == 1 and progress.waiting_for:
+            raise KeyboardInterrupt
+
+    lines = lambda: len((tmp_path / "asked" / "queries.jsonl").read_text().splitlines())
+    folder: dict[str, Any] = dict(directory=tmp_path / "run", **patient)
+    person = Person(tmp_path / "asked", most=SETUP.asked[0])
+    with pytest.raises(KeyboardInterrupt):
+        run_rlhf(ALGORITHM, 1, labeller=person, on_progress=evening, **folder)
+    assert lines() == sum(SETUP.asked[:2])
+    resumed = run_rlhf(ALGORITHM, 1, labeller=Person(tmp_path / "asked"), resume=True, **folder)
+    assert lines() == sum(SETUP.asked)
+    assert bits(resumed) == bits(unbroken)
 
 
 def test_known_pairs_count_as_labels_and_are_kept(whole, tmp_path, monkeypatch):

@@ -5,9 +5,11 @@ another program, to answer at leisure; a run goes on in the meantime.
 """
 
 import abc
+import hashlib
 import io
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,10 @@ class AbstractLabeller(abc.ABC):
     @abc.abstractmethod
     def collect(self) -> list[Answered]:
         """What was answered since the last call; each query is given back once."""
+
+    def unanswered(self) -> int:
+        """How many questions have no answer yet, for a run that waits; 0 where nobody can say."""
+        return 0
 
     def acknowledge(self) -> None:  # noqa: B027 (most have nothing to note)
         """Told once what was collected is saved: a later run need not be given it again."""
@@ -76,8 +82,8 @@ class FolderLabeller(AbstractLabeller):
     Answers may come in any order and at any time, from several people and after a restart: a
     labeller opened on the same folder goes on where the last one stopped. An answered query is
     given back once, and noted in ``collected.txt`` by ``acknowledge``, so that a run which is
-    killed before it has saved what it collected finds it again. The true reward is unknown and
-    comes as NaN.
+    killed before it has saved what it collected finds it again; a pair that it asks about again is
+    not put into the folder twice. The true reward is unknown and comes as NaN.
     Only observations are shown, so score, lives and the end of an episode stay hidden unless the
     observation shows them.
 
@@ -109,33 +115,40 @@ class FolderLabeller(AbstractLabeller):
 
     def submit(self, first: Segments, second: Segments) -> None:
         """Writes the clips and the query of each pair; a line in ``queries.jsonl`` comes last."""
-        known = self._queries()
+        entries = self._entries()
+        open_queries = set(self.waiting)
+        asked = Counter(e.get("pair") for e in entries if e["query"] in open_queries)
+        count = len(entries)
         for pair in range(first.count):
-            query = f"{len(known) + pair:06d}"
-            entry: dict[str, Any] = {"query": query}
-            arrays = {}
-            for name, segments in (("first", first), ("second", second)):
+            arrays = {
+                f"{name}_{part}": np.asarray(getattr(segments, part)[pair])
+                for name, segments in (("first", first), ("second", second))
+                for part in ("observation", "action", "log_prob")
+            }
+            digest = _digest(arrays)
+            if asked[digest]:  # by a run that was stopped in this round
+                asked[digest] -= 1
+                continue
+            query, count = f"{count:06d}", count + 1
+            entry: dict[str, Any] = {"query": query, "pair": digest}
+            for name in ("first", "second"):
                 entry[name] = f"{query}-{name}.gif"
-                frames = np.asarray(segments.observation[pair])
-                self._write_clip(self._directory / entry[name], frames)
-                for part in ("observation", "action", "log_prob"):
-                    arrays[f"{name}_{part}"] = np.asarray(getattr(segments, part)[pair])
+                self._write_clip(self._directory / entry[name], arrays[f"{name}_observation"])
             with replacing(self._directory / f"{query}.npz") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
             lines = [*self._lines("queries.jsonl"), json.dumps(entry)]
             write_text(self._directory / "queries.jsonl", "\n".join(lines) + "\n")
+
+    def unanswered(self) -> int:
+        """The queries without an answer; ``ValueError`` as from ``collect``."""
+        return len(self.waiting) - len(self._answered())
 
     def collect(self) -> list[Answered]:
         """The queries answered since the last call; ``ValueError`` names a malformed answer.
 
         A file that is no JSON is still being written, and left for the next call.
         """
-        answered = [
-            (query, numbers)
-            for query in self.waiting
-            if (path := self._answers / f"{query}.json").exists()
-            and (numbers := _read_answer(path)) is not None
-        ]
+        answered = self._answered()
         if not answered:
             return []
         first, second = zip(*(self._read_pair(query) for query, _ in answered), strict=True)
@@ -155,12 +168,30 @@ class FolderLabeller(AbstractLabeller):
     def _answers(self):
         return self._directory / "answers"
 
+    def _answered(self):
+        """The queries whose answers are there and not yet collected, and these in numbers."""
+        return [
+            (query, numbers)
+            for query in self.waiting
+            if (path := self._answers / f"{query}.json").exists()
+            and (numbers := _read_answer(path)) is not None
+        ]
+
     def _queries(self):
+        return [entry["query"] for entry in self._entries()]
+
+    def _entries(self):
         path = self._directory / "queries.jsonl"
-        try:
-            return [json.loads(line)["query"] for line in self._lines(path.name)]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} holds a line that is no query.") from error
+        entries = []
+        for line in self._lines(path.name):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict) or "query" not in entry:
+                raise ValueError(f"{path} holds a line that is no query.")
+            entries.append(entry)
+        return entries
 
     def _lines(self, name):
         path = self._directory / name
@@ -185,6 +216,14 @@ class FolderLabeller(AbstractLabeller):
             return [_unrewarded(arrays, name) for name in ("first", "second")]
         except Exception as error:
             raise ValueError(f"{path} is damaged: the segments of the query are lost.") from error
+
+
+def _digest(arrays):
+    """What tells one pair of segments from another."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _unrewarded(arrays, name):

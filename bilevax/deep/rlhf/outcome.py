@@ -28,6 +28,7 @@ class RLHFProgress:
         steps_per_second: environment steps over all seeds since the first line of this session;
             NaN before the second.
         seconds_left: an estimate, NaN before that.
+        waiting_for: how many answers of a labeller a round waits for.
     """
 
     latest: tuple[dict[str, Any] | None, ...]
@@ -36,6 +37,7 @@ class RLHFProgress:
     seconds: float
     steps_per_second: float
     seconds_left: float
+    waiting_for: int
 
 
 @dataclass(frozen=True)

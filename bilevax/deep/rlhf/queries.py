@@ -1,5 +1,7 @@
 """The queries of a round: which pairs are asked about, and where their answers go."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,14 +21,20 @@ def ask(
     teacher: AbstractTeacher | AbstractLabeller,
     keys: Array,  # of three keys
     count: int,
+    wait: Callable[[int], bool],
 ) -> RLHFState:
-    """The state with this round's answers, to ``count`` pairs; a labeller's may come later."""
+    """The state with this round's answers, to ``count`` pairs; a labeller's may come later.
+
+    ``wait(how many questions a labeller has not answered)`` says whether to look again.
+    """
     # Until there are answers of this round there are none.
     state = eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
     if isinstance(teacher, AbstractLabeller):
         if count:
             first, second = choose(setup, state, keys[0])
             teacher.submit(first.take(slice(0, count)), second.take(slice(0, count)))
+        while wait(teacher.unanswered()):
+            pass
         for pairs in _batches(teacher.collect(), setup.most_asked):
             state = add_labels(state, pairs, jax.random.fold_in(keys[2], state.labels))
         return state

@@ -4,6 +4,7 @@ Between fit and improve, policies that next to no answer speaks for may start ag
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,9 +21,14 @@ from .queries import ask
 
 
 def one_round(
-    algorithm: AbstractAlgorithm, state: RLHFState, teacher: AbstractTeacher | AbstractLabeller
+    algorithm: AbstractAlgorithm,
+    state: RLHFState,
+    teacher: AbstractTeacher | AbstractLabeller,
+    wait: Callable[[int], bool] = lambda missing: False,
 ) -> tuple[RLHFState, dict[str, Any], str]:
     """The state after the next round, its numbers, and what went wrong (nothing: empty).
+
+    ``wait`` is for ``ask``.
 
     All that is random follows from the state's key and round, so that a round is the same whether
     or not the run was interrupted before it. With a fault the state is the one before the round.
@@ -36,7 +42,7 @@ def one_round(
         if setup.asked[number] and not bool(holds_segment(setup, state.policy.window)):
             fault = f"no episode is as long as a segment, {setup.segment} steps; give a shorter one"
             return before, {}, fault
-        state = ask(setup, state, teacher, keys[:3], setup.asked[number])
+        state = ask(setup, state, teacher, keys[:3], setup.asked[number], wait)
         steps = setup.first_fit_steps if number == 0 else setup.fit_steps
         state, metrics = algorithm.fit(state, keys[3], steps)
         if not bool(metrics.finite):

@@ -27,6 +27,7 @@ def run_rlhf(
     *,
     teacher: AbstractTeacher | None = None,
     labeller: AbstractLabeller | None = None,
+    patience: float = 0.0,
     known: Pairs | None = None,
     directory: str | os.PathLike | None = None,
     resume: bool = False,
@@ -44,6 +45,8 @@ def run_rlhf(
         seeds: the seeds themselves, or their number K for 0 to K - 1.
         teacher: answers from the true rewards, the oracle by default.
         labeller: answers in the teacher's place, now or later; for a run of one seed.
+        patience: seconds for which a round waits until its labeller has answered all; ``math.inf``
+            for as long as it takes.
         known: labelled pairs that every seed has from the start. They count as labels.
         directory: an empty or new folder for history, checkpoints and networks.
         resume: continue the unfinished run in ``directory``; everything else must be as it was.
@@ -60,9 +63,9 @@ def run_rlhf(
 
     A seed whose reward model is no longer finite is stopped and keeps its last good state; the
     others go on. One that asked and had no answer by its end says so in its ``fault``. Ctrl-C lets
-    the rounds under way end, saves them where there is a ``directory``, and raises
-    ``KeyboardInterrupt``. ``ValueError`` says what is wrong with the arguments, the folder or a
-    checkpoint before anything is written.
+    the rounds under way end (one that waits for answers is not begun), saves them where there is a
+    ``directory``, and raises ``KeyboardInterrupt``. ``ValueError`` says what is wrong with the
+    arguments, the folder or a checkpoint before anything is written.
     """
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not numbers or len(set(numbers)) < len(numbers):
@@ -73,6 +76,17 @@ def run_rlhf(
         )
     if labeller is not None and teacher is not None:
         raise ValueError("run_rlhf: both a teacher and a labeller were given; leave one out.")
+    if not patience >= 0:
+        raise ValueError(f"run_rlhf: patience is {patience}; give at least 0 seconds.")
+    if patience and labeller is None:
+        raise ValueError(
+            f"run_rlhf: patience is {patience}, and there is no labeller to wait for; leave it out."
+        )
+    if patience and labeller and type(labeller).unanswered is AbstractLabeller.unanswered:
+        raise ValueError(
+            f"run_rlhf: patience is {patience}, and {type(labeller).__name__} does not say what it "
+            "waits for; define its unanswered(), the number of questions without an answer."
+        )
     for name, value in (("workers", workers), ("episodes", episodes)):
         if value is not None and value < 1:
             raise ValueError(f"run_rlhf: {name} is {value}; give at least 1.")
@@ -90,7 +104,7 @@ def run_rlhf(
     answers = labeller or teacher or ScriptedTeacher.oracle()
     if isinstance(algorithm.setup.sampler, HostSampler):
         workers = 1
-    session = Session(algorithm, numbers, answers, known, folder, resume, episodes)
+    session = Session(algorithm, numbers, answers, known, folder, resume, episodes, patience)
     with held(folder):
         if folder is not None and resume:  # another process may have ended it meanwhile
             check_unfinished_rlhf(folder, numbers)

@@ -36,13 +36,21 @@ from .outcome import RLHFProgress, RLHFRun, SeedRun, to_fields
 from .queries import add_labels
 from .rounds import one_round
 
+_LOOK = 0.5
+"""Seconds between two looks at whether the answers that a round waits for have come."""
+
+
+class Stopped(Exception):
+    """The run is to end while a round waits for answers: the round is not begun, then."""
+
 
 class Session:
     """One process's share of a run: the threads, the history file and the checkpoints."""
 
-    def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes):
+    def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes, patience):
         self.algorithm, self.seeds, self.answers, self.known = algorithm, seeds, answers, known
         self.folder, self.resume, self.episodes = folder, resume, episodes
+        self.patience, self.waiting_for = patience, 0
         self.rounds = algorithm.setup.rounds
         # What is compiled for one seed serves the others: they wait for it in these rounds.
         self.first_time = {0: threading.Lock(), 1: threading.Lock()}
@@ -119,7 +127,9 @@ class Session:
                 fault = self._one_round(seed, number)
                 if fault:
                     break
-                if time.perf_counter() - saved >= checkpoint_every and self._may_save(seed):
+                # The next round may wait for people: for hours, perhaps.
+                due = self.patience or time.perf_counter() - saved >= checkpoint_every
+                if due and self._may_save(seed):
                     self._save(seed)
                     saved = time.perf_counter()
             if self._may_save(seed):
@@ -132,7 +142,11 @@ class Session:
         if self._restarts(number):
             state = _restarted(self.algorithm, state)
         with self.first_time.get(number, contextlib.nullcontext()):
-            state, numbers, fault = one_round(self.algorithm, state, self.answers)
+            try:
+                wait = self._waiting()
+                state, numbers, fault = one_round(self.algorithm, state, self.answers, wait)
+            except Stopped:
+                return ""
         if fault:
             return fault
         line = {"seed": seed, "round": number, **numbers}
@@ -148,6 +162,21 @@ class Session:
         if seed in self.writers:
             _write_scalars(self.writers[seed], line)
         return ""
+
+    def _waiting(self):
+        """``wait`` of one round, which ends when patience does."""
+        until = time.monotonic() + self.patience
+
+        def wait(missing):
+            left = until - time.monotonic()
+            self.waiting_for = missing if left > 0 else 0
+            if not self.waiting_for:
+                return False
+            if self.stop.wait(min(_LOOK, left)):
+                raise Stopped
+            return True
+
+        return wait
 
     def _note(self, line: dict[str, Any]) -> None:
         """Keeps a seed's last line; where no episode ended, with the true return from before."""
@@ -223,7 +252,7 @@ class Session:
         rate = (steps - speed[1]) / (now - speed[0]) if speed and steps > speed[1] else np.nan
         all_steps = self.algorithm.setup.steps * len(self.seeds)
         left = max(all_steps - steps, 0) / rate if rate > 0 else np.nan
-        return RLHFProgress(latest, rounds, total, now - self.began, rate, left)
+        return RLHFProgress(latest, rounds, total, now - self.began, rate, left, self.waiting_for)
 
     def end(self):
         if self.folder is None and isinstance(self.answers, AbstractLabeller):
