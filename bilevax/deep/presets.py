@@ -244,9 +244,10 @@ _MINATAR: dict[str, dict[str, Any]] = {
 # .4 / sqrt(labels) whatever the noise, and Freeway had 20 rounds; medians of so few seeds are off
 # by a quarter. A small weight lets grad_y f, which grows with a segment's length, keep the policy
 # varied. Breakout needs that to the end (median return 11.8 at 10, 7.9 when it rises to 1,000),
-# Asterix at first (1.9 when it rises, 1.5 at 100), SpaceInvaders too (55 at 30, 47 when it rises to
-# 3,000; of three seeds 39 at 10 and 32 at 1,000). In Freeway it costs time (41 at 10,000, 39 when
-# it rises from 300 to 30,000, 36 at 1,000; DRLHF 41, all with a sixteenth for the tracker).
+# Asterix at first (1.9 when it rises, 1.5 at 100). SpaceInvaders does not tell: 55 at 30 and 47
+# when it rises to 3,000 on the eight seeds, but 43 at 30 and at 100, 42 and 44 when it rises from
+# 30 to 3,000 or from 10 to 1,000, on seeds 20 to 39. In Freeway it costs time (41 at 10,000, 39
+# when it rises from 300 to 30,000, 36 at 1,000; DRLHF 41, all with a sixteenth for the tracker).
 _MINATAR_WEIGHT: dict[str, Callable[[int], AbstractWeight | float]] = {
     "Breakout": lambda rounds: 10.0,
     "Asterix": lambda rounds: Homotopy(30.0, 3000.0, rounds),
