@@ -294,7 +294,7 @@ def test_answers_may_come_a_round_late():
     late = Late()
     setup, state = SETUP, ALGORITHM.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 3)
-    never = lambda missing: False
+    never = lambda labeller: None
     state = ask(setup, ask(setup, state, late, keys, first, never), late, keys, 0, never)
     assert jnp.sum(state.fresh.answers.weight) == first
     assert jnp.sum(ask(setup, state, late, keys, 0, never).fresh.answers.weight) == 0
@@ -325,7 +325,7 @@ def paint(observation):
 
 
 def test_a_patient_run_learns_in_each_round_from_all_that_it_asks(tmp_path, monkeypatch):
-    monkeypatch.setattr(session_module, "_LOOK", 0.001)
+    monkeypatch.setattr("bilevax.deep.rlhf.patience._LOOK", 0.001)
     person, seen = Person(tmp_path / "asked"), []
     run = run_rlhf(
         ALGORITHM,
@@ -344,7 +344,7 @@ def test_patience_ends(monkeypatch):
         def unanswered(self):
             return 3
 
-    monkeypatch.setattr(session_module, "_LOOK", 0.001)
+    monkeypatch.setattr("bilevax.deep.rlhf.patience._LOOK", 0.001)
     run = run_rlhf(ALGORITHM, 1, labeller=Nobody(), patience=0.01, episodes=4)
     assert "no answer came" in run.faults[0] and len(run.history) == SETUP.rounds
     for patience in (-1.0, math.nan):
@@ -359,12 +359,13 @@ def test_patience_ends(monkeypatch):
 def test_a_run_stopped_while_it_waits_asks_nothing_twice_and_equals_one_that_was_not(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(session_module, "_LOOK", 0.001)
+    monkeypatch.setattr("bilevax.deep.rlhf.patience._LOOK", 0.001)
     patient: dict[str, Any] = dict(patience=math.inf, episodes=4)
     unbroken = run_rlhf(ALGORITHM, 1, labeller=Person(tmp_path / "other"), **patient)
 
     def evening(progress):
         if progress.rounds == 1 and progress.waiting_for:
+            assert (tmp_path / "run" / "seed0.checkpoint").exists()  # a killed run goes on too
             raise KeyboardInterrupt
 
     lines = lambda: len((tmp_path / "asked" / "queries.jsonl").read_text().splitlines())
@@ -376,6 +377,24 @@ def test_a_run_stopped_while_it_waits_asks_nothing_twice_and_equals_one_that_was
     resumed = run_rlhf(ALGORITHM, 1, labeller=Person(tmp_path / "asked"), resume=True, **folder)
     assert lines() == sum(SETUP.asked)
     assert bits(resumed) == bits(unbroken)
+
+
+def test_answers_that_are_in_no_state_are_given_to_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevax.deep.rlhf.patience._LOOK", 0.001)
+    one_round, person = session_module.one_round, Person(tmp_path)
+    patient: dict[str, Any] = dict(labeller=person, patience=math.inf, episodes=4)
+
+    def faulty(*arguments):
+        one_round(*arguments)
+        return arguments[1], {}, "broken"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module, "one_round", faulty)
+        assert "broken" in run_rlhf(ALGORITHM, 1, **patient).faults[0]
+    assert len(person.waiting) == 0  # collected, and not noted
+    run = run_rlhf(ALGORITHM, 1, **patient)
+    assert len((tmp_path / "queries.jsonl").read_text().splitlines()) == sum(SETUP.asked)
+    assert [line["labels"] for line in run.history] == np.cumsum(SETUP.asked).tolist()
 
 
 def test_known_pairs_count_as_labels_and_are_kept(whole, tmp_path, monkeypatch):
@@ -424,7 +443,7 @@ def test_evaluation_counts_one_whole_episode_of_each_environment():
     np.testing.assert_array_equal(cut, np.minimum(returns, 3))
 
 
-def test_median_interval_holds_the_median_as_often_as_it_says():
+def test_an_interval_or_range_holds_the_median_as_often_as_it_says():
     for n in range(6, 30):
         low, high = interval_or_range(np.arange(1, n + 1.0)[::-1])
         j = int(low)

@@ -1,7 +1,7 @@
 """Who answers, and when: queries are submitted, and answers collected once they are there.
 
 ``ScriptedLabeller`` answers at once. ``FolderLabeller`` puts clips into a folder for a person, or
-another program, to answer at leisure; a run goes on in the meantime.
+another program, to answer at leisure; a run goes on in the meantime, or waits.
 """
 
 import abc
@@ -41,8 +41,13 @@ class AbstractLabeller(abc.ABC):
     def collect(self) -> list[Answered]:
         """What was answered since the last call; each query is given back once."""
 
+    def begin(self) -> None:  # noqa: B027
+        """Told when a run begins: what was collected and never acknowledged is given again."""
+
     def unanswered(self) -> int:
-        """How many questions have no answer yet, for a run that waits; 0 where nobody can say."""
+        """How many questions still have no answer that ``collect`` could give, asked by a run that
+        waits. It looks for answers, for ``collect`` is not called meanwhile, and does not block.
+        """
         return 0
 
     def acknowledge(self) -> None:  # noqa: B027 (most have nothing to note)
@@ -62,6 +67,10 @@ class ScriptedLabeller(AbstractLabeller):
         answers = self._teacher(key, first.reward, second.reward)
         self._answered.append((first, second, answers))
 
+    def unanswered(self) -> int:
+        """None."""
+        return 0
+
     def collect(self) -> list[Answered]:
         """All that was submitted since the last call."""
         answered, self._answered = self._answered, []
@@ -73,7 +82,7 @@ class FolderLabeller(AbstractLabeller):
 
     ::
 
-        queries.jsonl       {"query": "000000", "first": "000000-first.gif", "second": ...}
+        queries.jsonl       {"query": "000000", "pair": ..., "first": "000000-first.gif", ...}
         000000-first.gif    the two clips to look at
         000000-second.gif
         000000.npz          the segments themselves, without their true reward
@@ -114,7 +123,10 @@ class FolderLabeller(AbstractLabeller):
         return [query for query in self._queries() if query not in done]
 
     def submit(self, first: Segments, second: Segments) -> None:
-        """Writes the clips and the query of each pair; a line in ``queries.jsonl`` comes last."""
+        """Writes the clips and the query of each pair; a line in ``queries.jsonl`` comes last.
+
+        A pair that waits for its answer already, of a run that was stopped say, is left out.
+        """
         entries = self._entries()
         open_queries = set(self.waiting)
         asked = Counter(e.get("pair") for e in entries if e["query"] in open_queries)
@@ -126,7 +138,7 @@ class FolderLabeller(AbstractLabeller):
                 for part in ("observation", "action", "log_prob")
             }
             digest = _digest(arrays)
-            if asked[digest]:  # by a run that was stopped in this round
+            if asked[digest]:
                 asked[digest] -= 1
                 continue
             query, count = f"{count:06d}", count + 1
@@ -138,6 +150,10 @@ class FolderLabeller(AbstractLabeller):
                 np.savez_compressed(file, allow_pickle=False, **arrays)
             lines = [*self._lines("queries.jsonl"), json.dumps(entry)]
             write_text(self._directory / "queries.jsonl", "\n".join(lines) + "\n")
+
+    def begin(self) -> None:
+        """Forgets what was collected and never noted: it is in the folder still."""
+        self._given = []
 
     def unanswered(self) -> int:
         """The queries without an answer; ``ValueError`` as from ``collect``."""

@@ -21,11 +21,11 @@ def ask(
     teacher: AbstractTeacher | AbstractLabeller,
     keys: Array,  # of three keys
     count: int,
-    wait: Callable[[int], bool],
+    wait: Callable[[AbstractLabeller], None],
 ) -> RLHFState:
     """The state with this round's answers, to ``count`` pairs; a labeller's may come later.
 
-    ``wait(how many questions a labeller has not answered)`` says whether to look again.
+    ``wait`` is called with a labeller that was asked something, before its answers are collected.
     """
     # Until there are answers of this round there are none.
     state = eqx.tree_at(lambda s: s.fresh.answers.weight, state, replace_fn=jnp.zeros_like)
@@ -33,8 +33,7 @@ def ask(
         if count:
             first, second = choose(setup, state, keys[0])
             teacher.submit(first.take(slice(0, count)), second.take(slice(0, count)))
-        while wait(teacher.unanswered()):
-            pass
+            wait(teacher)
         for pairs in _batches(teacher.collect(), setup.most_asked):
             state = add_labels(state, pairs, jax.random.fold_in(keys[2], state.labels))
         return state

@@ -24,7 +24,7 @@ def one_round(
     algorithm: AbstractAlgorithm,
     state: RLHFState,
     teacher: AbstractTeacher | AbstractLabeller,
-    wait: Callable[[int], bool] = lambda missing: False,
+    wait: Callable[[AbstractLabeller], None] = lambda labeller: None,
 ) -> tuple[RLHFState, dict[str, Any], str]:
     """The state after the next round, its numbers, and what went wrong (nothing: empty).
 

@@ -45,13 +45,14 @@ def run_rlhf(
         seeds: the seeds themselves, or their number K for 0 to K - 1.
         teacher: answers from the true rewards, the oracle by default.
         labeller: answers in the teacher's place, now or later; for a run of one seed.
-        patience: seconds for which a round waits until its labeller has answered all; ``math.inf``
-            for as long as it takes.
+        patience: seconds for which a round that asks waits until its labeller has no question open,
+            those of earlier rounds and runs counted in; ``math.inf`` for as long as it takes.
         known: labelled pairs that every seed has from the start. They count as labels.
         directory: an empty or new folder for history, checkpoints and networks.
         resume: continue the unfinished run in ``directory``; everything else must be as it was.
         config: saved in the folder as ``config.json``; with ``resume`` the same, or none.
-        checkpoint_every: seconds between two checkpoints of a seed.
+        checkpoint_every: seconds between two checkpoints of a seed; with ``patience`` there is one
+            after every round.
         tensorboard: also write event files, into ``directory/tensorboard``.
         episodes: of the final evaluation, which counts in no step.
         workers: threads; as many as there are CPUs by default, one on an accelerator.

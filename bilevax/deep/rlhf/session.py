@@ -33,15 +33,9 @@ from .folder import (
     sync,
 )
 from .outcome import RLHFProgress, RLHFRun, SeedRun, to_fields
+from .patience import Patience, Stopped
 from .queries import add_labels
 from .rounds import one_round
-
-_LOOK = 0.5
-"""Seconds between two looks at whether the answers that a round waits for have come."""
-
-
-class Stopped(Exception):
-    """The run is to end while a round waits for answers: the round is not begun, then."""
 
 
 class Session:
@@ -50,11 +44,11 @@ class Session:
     def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes, patience):
         self.algorithm, self.seeds, self.answers, self.known = algorithm, seeds, answers, known
         self.folder, self.resume, self.episodes = folder, resume, episodes
-        self.patience, self.waiting_for = patience, 0
         self.rounds = algorithm.setup.rounds
         # What is compiled for one seed serves the others: they wait for it in these rounds.
         self.first_time = {0: threading.Lock(), 1: threading.Lock()}
         self.lock, self.stop = threading.Lock(), threading.Event()
+        self.patience = Patience(patience, self.stop)
         self.states: dict[int, RLHFState] = {}
         self.marks: dict[int, str] = {}
         self.results: dict[int, SeedRun] = {}
@@ -98,6 +92,8 @@ class Session:
             self.writers = {seed: writer(str(events / f"seed{seed}")) for seed in self.seeds}
 
     def work(self, workers, checkpoint_every, on_progress):
+        if isinstance(self.answers, AbstractLabeller):
+            self.answers.begin()
         try:
             with ThreadPoolExecutor(workers, "bilevax") as pool:
                 try:  # from the first submission on: a seed may be at work before the last is in
@@ -128,12 +124,12 @@ class Session:
                 if fault:
                     break
                 # The next round may wait for people: for hours, perhaps.
-                due = self.patience or time.perf_counter() - saved >= checkpoint_every
+                due = self.patience.seconds or time.perf_counter() - saved >= checkpoint_every
                 if due and self._may_save(seed):
                     self._save(seed)
                     saved = time.perf_counter()
             if self._may_save(seed):
-                self._save(seed)
+                self._save(seed, acknowledge=not fault)
             if not self.stop.is_set():
                 self._finish(seed, number, fault)
 
@@ -143,8 +139,9 @@ class Session:
             state = _restarted(self.algorithm, state)
         with self.first_time.get(number, contextlib.nullcontext()):
             try:
-                wait = self._waiting()
-                state, numbers, fault = one_round(self.algorithm, state, self.answers, wait)
+                state, numbers, fault = one_round(
+                    self.algorithm, state, self.answers, self.patience
+                )
             except Stopped:
                 return ""
         if fault:
@@ -162,21 +159,6 @@ class Session:
         if seed in self.writers:
             _write_scalars(self.writers[seed], line)
         return ""
-
-    def _waiting(self):
-        """``wait`` of one round, which ends when patience does."""
-        until = time.monotonic() + self.patience
-
-        def wait(missing):
-            left = until - time.monotonic()
-            self.waiting_for = missing if left > 0 else 0
-            if not self.waiting_for:
-                return False
-            if self.stop.wait(min(_LOOK, left)):
-                raise Stopped
-            return True
-
-        return wait
 
     def _note(self, line: dict[str, Any]) -> None:
         """Keeps a seed's last line; where no episode ended, with the true return from before."""
@@ -198,13 +180,14 @@ class Session:
         host = isinstance(self.algorithm.setup.sampler, HostSampler)
         return not host or number == self.rounds or self._restarts(number)
 
-    def _save(self, seed):
+    def _save(self, seed, acknowledge=True):
         with self.lock:
             sync(self.file)
         path = checkpoint_path(self.folder, seed)
         seconds = time.perf_counter() - self.began
         save_state(path, self.states[seed], self.marks[seed], seconds)
-        if isinstance(self.answers, AbstractLabeller):
+        # What a round with a fault has collected is in no state: a later run is given it again.
+        if acknowledge and isinstance(self.answers, AbstractLabeller):
             self.answers.acknowledge()
 
     def _finish(self, seed, number, fault):
@@ -252,14 +235,17 @@ class Session:
         rate = (steps - speed[1]) / (now - speed[0]) if speed and steps > speed[1] else np.nan
         all_steps = self.algorithm.setup.steps * len(self.seeds)
         left = max(all_steps - steps, 0) / rate if rate > 0 else np.nan
-        return RLHFProgress(latest, rounds, total, now - self.began, rate, left, self.waiting_for)
+        return RLHFProgress(
+            latest, rounds, total, now - self.began, rate, left, self.patience.waiting_for
+        )
 
     def end(self):
-        if self.folder is None and isinstance(self.answers, AbstractLabeller):
-            self.answers.acknowledge()  # nothing is saved on the way that could be lost
         history = tuple(sorted(self.history, key=lambda line: (line["seed"], line["round"])))
         results = tuple(self.results[seed] for seed in self.seeds)
         run = RLHFRun(results, history, time.perf_counter() - self.began)
+        whole = all(int(one.state.round) == self.rounds for one in results)
+        if self.folder is None and whole and isinstance(self.answers, AbstractLabeller):
+            self.answers.acknowledge()  # nothing is saved on the way that could be lost
         if self.folder is not None:
             save_segments(self.folder, self.algorithm, run)
             write_json(self.folder / RESULT, to_fields(run))
