@@ -379,9 +379,10 @@ def test_a_run_stopped_while_it_waits_asks_nothing_twice_and_equals_one_that_was
     assert bits(resumed) == bits(unbroken)
 
 
-def test_answers_that_are_in_no_state_are_given_to_the_next_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("saved", [False, True])
+def test_answers_that_are_in_no_state_are_given_to_the_next_run(tmp_path, monkeypatch, saved):
     monkeypatch.setattr("bilevax.deep.rlhf.patience._LOOK", 0.001)
-    one_round, person = session_module.one_round, Person(tmp_path)
+    one_round, person = session_module.one_round, Person(tmp_path / "asked")
     patient: dict[str, Any] = dict(labeller=person, patience=math.inf, episodes=4)
 
     def faulty(*arguments):
@@ -390,11 +391,28 @@ def test_answers_that_are_in_no_state_are_given_to_the_next_run(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(session_module, "one_round", faulty)
-        assert "broken" in run_rlhf(ALGORITHM, 1, **patient).faults[0]
-    assert len(person.waiting) == 0  # collected, and not noted
+        folder = tmp_path / "run" if saved else None
+        assert "broken" in run_rlhf(ALGORITHM, 1, directory=folder, **patient).faults[0]
     run = run_rlhf(ALGORITHM, 1, **patient)
-    assert len((tmp_path / "queries.jsonl").read_text().splitlines()) == sum(SETUP.asked)
+    questions = (tmp_path / "asked" / "queries.jsonl").read_text().splitlines()
+    assert len(questions) == sum(SETUP.asked)
     assert [line["labels"] for line in run.history] == np.cumsum(SETUP.asked).tolist()
+
+
+def test_a_malformed_answer_ends_a_run_that_resumes_once_it_is_corrected(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevax.deep.rlhf.patience._LOOK", 0.001)
+    options: dict[str, Any] = dict(directory=tmp_path / "run", patience=math.inf, episodes=4)
+    first = SETUP.asked[0]
+    person = Person(tmp_path / "asked", most=first)
+    typed = tmp_path / "asked" / "answers" / f"{first:06d}.json"  # of round 1
+    typed.parent.mkdir(parents=True, exist_ok=True)
+    typed.write_text('{"answer": "frist"}')
+    with pytest.raises(ValueError, match="holds no answer"):
+        run_rlhf(ALGORITHM, 1, labeller=person, **options)
+    typed.unlink()
+    run = run_rlhf(ALGORITHM, 1, labeller=Person(tmp_path / "asked"), resume=True, **options)
+    assert [line["labels"] for line in run.history] == np.cumsum(SETUP.asked).tolist()
+    assert len(list(typed.parent.glob("*.json"))) == sum(SETUP.asked)
 
 
 def test_known_pairs_count_as_labels_and_are_kept(whole, tmp_path, monkeypatch):

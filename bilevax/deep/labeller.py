@@ -42,7 +42,7 @@ class AbstractLabeller(abc.ABC):
         """What was answered since the last call; each query is given back once."""
 
     def begin(self) -> None:  # noqa: B027
-        """Told when a run begins: what was collected and never acknowledged is given again."""
+        """Told when a run begins: ``collect`` is to give again what was never acknowledged."""
 
     def unanswered(self) -> int:
         """How many questions still have no answer that ``collect`` could give, asked by a run that
@@ -91,7 +91,8 @@ class FolderLabeller(AbstractLabeller):
     Answers may come in any order and at any time, from several people and after a restart: a
     labeller opened on the same folder goes on where the last one stopped. An answered query is
     given back once, and noted in ``collected.txt`` by ``acknowledge``, so that a run which is
-    killed before it has saved what it collected finds it again; a pair that it asks about again is
+    killed before it has saved what it collected finds it again (and one that is killed while it
+    saves may, too); a pair that it asks about again is
     not put into the folder twice. The true reward is unknown and comes as NaN.
     Only observations are shown, so score, lives and the end of an episode stay hidden unless the
     observation shows them.
@@ -252,8 +253,11 @@ def _unrewarded(arrays, name):
 
 def _read_answer(path):
     """The answer in numbers; ``None`` where the file may not be written out yet."""
+    written = path.read_bytes()
+    if not written.strip():
+        return None
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(written)
     except ValueError:
         if time.time() - path.stat().st_mtime < _BEING_WRITTEN:
             return None

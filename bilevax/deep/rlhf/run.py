@@ -51,8 +51,8 @@ def run_rlhf(
         directory: an empty or new folder for history, checkpoints and networks.
         resume: continue the unfinished run in ``directory``; everything else must be as it was.
         config: saved in the folder as ``config.json``; with ``resume`` the same, or none.
-        checkpoint_every: seconds between two checkpoints of a seed; with ``patience`` there is one
-            after every round.
+        checkpoint_every: seconds between two checkpoints of a seed; with a ``labeller`` there is
+            one after every round.
         tensorboard: also write event files, into ``directory/tensorboard``.
         episodes: of the final evaluation, which counts in no step.
         workers: threads; as many as there are CPUs by default, one on an accelerator.
@@ -83,7 +83,11 @@ def run_rlhf(
         raise ValueError(
             f"run_rlhf: patience is {patience}, and there is no labeller to wait for; leave it out."
         )
-    if patience and labeller and type(labeller).unanswered is AbstractLabeller.unanswered:
+    if (
+        patience
+        and labeller is not None
+        and type(labeller).unanswered is AbstractLabeller.unanswered
+    ):
         raise ValueError(
             f"run_rlhf: patience is {patience}, and {type(labeller).__name__} does not say what it "
             "waits for; define its unanswered(), the number of questions without an answer."
@@ -102,7 +106,7 @@ def run_rlhf(
         if resume and config is not None:
             check_config(folder, config)
     writer = _summary_writer() if tensorboard else None
-    answers = labeller or teacher or ScriptedTeacher.oracle()
+    answers = labeller if labeller is not None else teacher or ScriptedTeacher.oracle()
     if isinstance(algorithm.setup.sampler, HostSampler):
         workers = 1
     session = Session(algorithm, numbers, answers, known, folder, resume, episodes, patience)

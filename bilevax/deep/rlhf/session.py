@@ -123,8 +123,9 @@ class Session:
                 fault = self._one_round(seed, number)
                 if fault:
                     break
-                # The next round may wait for people: for hours, perhaps.
-                due = self.patience.seconds or time.perf_counter() - saved >= checkpoint_every
+                # People's answers are precious, and a round may wait for them for hours.
+                asked = isinstance(self.answers, AbstractLabeller)
+                due = asked or time.perf_counter() - saved >= checkpoint_every
                 if due and self._may_save(seed):
                     self._save(seed)
                     saved = time.perf_counter()
