@@ -1,11 +1,10 @@
 """One process's share of a run: the threads, the history file and the checkpoint."""
 
-import concurrent.futures
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ._program import Program
 from ._run import Run, RunProgress, best_start
 from ._solution import Solution
 from ._solver.base import State
+from ._threads import work_through
 from .io import checkpoint
 from .io.provenance import installed
 from .io.run_folder import CHECKPOINT, history_line, open_history, save_solutions
@@ -59,35 +59,26 @@ class Session:
         on_progress: Callable[[RunProgress], None] | None,
     ) -> None:
         """Advance every start to its end; an interrupt saves what there is, and is raised again."""
-        try:
-            with ThreadPoolExecutor(workers, "bilevax") as pool:
-                try:  # from the first submission on: a start may be at work before the last is in
-                    pending = {pool.submit(self._one_start, i) for i in range(len(self.states))}
-                    self._attend(pending, checkpoint_every, on_progress)
-                    self._save()
-                except BaseException as error:
-                    self.stop.set()
-                    pool.shutdown(cancel_futures=True)
-                    if isinstance(error, KeyboardInterrupt):
-                        self._save()
-                    raise
-        finally:
-            if self.file is not None:
-                self.file.close()
-
-    def _attend(self, pending, checkpoint_every, on_progress):
         saved = time.perf_counter()
-        while pending:
-            done, pending = concurrent.futures.wait(
-                pending, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                future.result()
+
+        def look():
+            nonlocal saved
             if on_progress is not None:
                 on_progress(self._progress())
             if time.perf_counter() - saved >= checkpoint_every:
                 self._save()
                 saved = time.perf_counter()
+
+        starts = [partial(self._one_start, i) for i in range(len(self.states))]
+        try:
+            work_through(starts, workers, self.stop, look)
+            self._save()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        finally:
+            if self.file is not None:
+                self.file.close()
 
     def _one_start(self, i):
         targets = list(self.program.targets)

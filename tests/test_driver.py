@@ -150,7 +150,7 @@ def test_ctrl_c_while_starts_are_being_submitted_is_saved_too(tmp_path, monkeypa
                 raise KeyboardInterrupt
             return super().submit(*arguments)
 
-    monkeypatch.setattr("bilevax._session.ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr("bilevax._threads.ThreadPoolExecutor", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         bx.run(game(), SOLVER, STARTS, directory=tmp_path / "run", chunk=400, **LONG)
     assert (tmp_path / "run" / "checkpoint").exists()

@@ -45,8 +45,9 @@ class AbstractLabeller(abc.ABC):
         """Told when a run begins: ``collect`` is to give again what was never acknowledged."""
 
     def unanswered(self) -> int:
-        """How many questions still have no answer that ``collect`` could give, asked by a run that
-        waits. It looks for answers, for ``collect`` is not called meanwhile, and does not block.
+        """How many questions have no answer yet that ``collect`` could give, for a run that waits.
+
+        It looks for answers, since ``collect`` is not called meanwhile, and does not block.
         """
         return 0
 
@@ -68,7 +69,7 @@ class ScriptedLabeller(AbstractLabeller):
         self._answered.append((first, second, answers))
 
     def unanswered(self) -> int:
-        """None."""
+        """None: all are answered at once."""
         return 0
 
     def collect(self) -> list[Answered]:
@@ -92,8 +93,8 @@ class FolderLabeller(AbstractLabeller):
     labeller opened on the same folder goes on where the last one stopped. An answered query is
     given back once, and noted in ``collected.txt`` by ``acknowledge``, so that a run which is
     killed before it has saved what it collected finds it again (and one that is killed while it
-    saves may, too); a pair that it asks about again is
-    not put into the folder twice. The true reward is unknown and comes as NaN.
+    saves may, too). A pair that is asked about again meanwhile is not put into the folder twice.
+    The true reward is unknown and comes as NaN.
     Only observations are shown, so score, lives and the end of an episode stay hidden unless the
     observation shows them.
 

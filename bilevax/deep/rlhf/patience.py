@@ -9,6 +9,23 @@ _LOOK = 0.5
 """Seconds between two looks at whether the answers have come."""
 
 
+def check_patience(patience: float, labeller: AbstractLabeller | None) -> None:
+    """``ValueError`` where there is nothing to wait for."""
+    if not patience >= 0:
+        raise ValueError(f"run_rlhf: patience is {patience}; give at least 0 seconds.")
+    if not patience:
+        return
+    if labeller is None:
+        raise ValueError(
+            f"run_rlhf: patience is {patience}, and there is no labeller to wait for; leave it out."
+        )
+    if type(labeller).unanswered is AbstractLabeller.unanswered:
+        raise ValueError(
+            f"run_rlhf: patience is {patience}, and {type(labeller).__name__} does not say what it "
+            "waits for; define its unanswered(), the number of questions without an answer."
+        )
+
+
 class Stopped(Exception):
     """The run is to end while a round waits for answers: that round is not begun."""
 

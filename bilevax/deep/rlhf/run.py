@@ -18,6 +18,7 @@ from ..teacher import AbstractTeacher, ScriptedTeacher
 from .base import AbstractAlgorithm
 from .folder import check_config, check_unfinished_rlhf, need_safetensors
 from .outcome import RLHFProgress, RLHFRun
+from .patience import check_patience
 from .session import Session, check_known
 
 
@@ -77,21 +78,7 @@ def run_rlhf(
         )
     if labeller is not None and teacher is not None:
         raise ValueError("run_rlhf: both a teacher and a labeller were given; leave one out.")
-    if not patience >= 0:
-        raise ValueError(f"run_rlhf: patience is {patience}; give at least 0 seconds.")
-    if patience and labeller is None:
-        raise ValueError(
-            f"run_rlhf: patience is {patience}, and there is no labeller to wait for; leave it out."
-        )
-    if (
-        patience
-        and labeller is not None
-        and type(labeller).unanswered is AbstractLabeller.unanswered
-    ):
-        raise ValueError(
-            f"run_rlhf: patience is {patience}, and {type(labeller).__name__} does not say what it "
-            "waits for; define its unanswered(), the number of questions without an answer."
-        )
+    check_patience(patience, labeller)
     for name, value in (("workers", workers), ("episodes", episodes)):
         if value is not None and value < 1:
             raise ValueError(f"run_rlhf: {name} is {value}; give at least 1.")

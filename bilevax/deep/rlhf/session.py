@@ -1,10 +1,9 @@
 """The seeds of a run at work, side by side in threads: rounds, history, checkpoints and Ctrl-C."""
 
-import concurrent.futures
 import contextlib
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..._threads import work_through
 from ...io import checkpoint
 from ...io.files import write_json
 from ...io.run_folder import HISTORY, RESULT, history_line
@@ -43,6 +43,7 @@ class Session:
 
     def __init__(self, algorithm, seeds, answers, known, folder, resume, episodes, patience):
         self.algorithm, self.seeds, self.answers, self.known = algorithm, seeds, answers, known
+        self.labeller = answers if isinstance(answers, AbstractLabeller) else None
         self.folder, self.resume, self.episodes = folder, resume, episodes
         self.rounds = algorithm.setup.rounds
         # What is compiled for one seed serves the others: they wait for it in these rounds.
@@ -92,24 +93,15 @@ class Session:
             self.writers = {seed: writer(str(events / f"seed{seed}")) for seed in self.seeds}
 
     def work(self, workers, checkpoint_every, on_progress):
-        if isinstance(self.answers, AbstractLabeller):
-            self.answers.begin()
+        def look():
+            if on_progress is not None:
+                on_progress(self._progress())
+
+        if self.labeller is not None:
+            self.labeller.begin()
+        seeds = [partial(self._one_seed, seed, checkpoint_every) for seed in self.seeds]
         try:
-            with ThreadPoolExecutor(workers, "bilevax") as pool:
-                try:  # from the first submission on: a seed may be at work before the last is in
-                    pending = {pool.submit(self._one_seed, s, checkpoint_every) for s in self.seeds}
-                    while pending:
-                        done, pending = concurrent.futures.wait(
-                            pending, timeout=0.1, return_when=concurrent.futures.FIRST_COMPLETED
-                        )
-                        for future in done:
-                            future.result()
-                        if on_progress is not None:
-                            on_progress(self._progress())
-                except BaseException:
-                    self.stop.set()
-                    pool.shutdown(cancel_futures=True)
-                    raise
+            work_through(seeds, workers, self.stop, look)
         finally:
             for writer in self.writers.values():
                 writer.close()
@@ -124,9 +116,8 @@ class Session:
                 if fault:
                     break
                 # People's answers are precious, and a round may wait for them for hours.
-                asked = isinstance(self.answers, AbstractLabeller)
-                due = asked or time.perf_counter() - saved >= checkpoint_every
-                if due and self._may_save(seed):
+                late = time.perf_counter() - saved >= checkpoint_every
+                if (late or self.labeller is not None) and self._may_save(seed):
                     self._save(seed)
                     saved = time.perf_counter()
             if self._may_save(seed):
@@ -188,8 +179,8 @@ class Session:
         seconds = time.perf_counter() - self.began
         save_state(path, self.states[seed], self.marks[seed], seconds)
         # What a round with a fault has collected is in no state: a later run is given it again.
-        if acknowledge and isinstance(self.answers, AbstractLabeller):
-            self.answers.acknowledge()
+        if acknowledge and self.labeller is not None:
+            self.labeller.acknowledge()
 
     def _finish(self, seed, number, fault):
         state, line = self.states[seed], self.latest.get(seed)
@@ -245,8 +236,8 @@ class Session:
         results = tuple(self.results[seed] for seed in self.seeds)
         run = RLHFRun(results, history, time.perf_counter() - self.began)
         whole = all(int(one.state.round) == self.rounds for one in results)
-        if self.folder is None and whole and isinstance(self.answers, AbstractLabeller):
-            self.answers.acknowledge()  # nothing is saved on the way that could be lost
+        if self.folder is None and whole and self.labeller is not None:
+            self.labeller.acknowledge()  # nothing is saved on the way that could be lost
         if self.folder is not None:
             save_segments(self.folder, self.algorithm, run)
             write_json(self.folder / RESULT, to_fields(run))
